@@ -1,0 +1,1 @@
+"""Comparison of linux_event with other event loops: ``python -m benchmarks``."""

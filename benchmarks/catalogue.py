@@ -1,0 +1,144 @@
+"""The catalogue: which workloads run at which size, which rows the tables have, and the targets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import workloads
+from .peers import Peer
+
+Workload = Callable[[Peer, int], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One workload with its sizes.
+
+    Attributes:
+        run: the workload.
+        full, quick: operations per measurement.
+        warm: run a tenth of it first, in the same process.
+    """
+
+    run: Workload
+    full: int
+    quick: int
+    warm: bool = True
+
+
+JOBS = {
+    job.run.__name__: job
+    for job in (
+        Job(workloads.chained_calls, 200_000, 30_000),
+        Job(workloads.batched_calls, 300_000, 50_000),
+        Job(workloads.timer_new, 100_000, 20_000),
+        Job(workloads.timer_reuse, 300_000, 50_000),
+        Job(workloads.timer_fire, 200_000, 100_000),
+        Job(workloads.pipe_ping, 60_000, 10_000),
+        Job(workloads.fds_10, 50_000, 8_000),
+        Job(workloads.fds_1000, 50_000, 8_000),
+        Job(workloads.fds_10000, 50_000, 10_000),
+        Job(workloads.memory_per_timer, 100_000, 50_000, warm=False),
+        Job(workloads.memory_per_watcher, 10_000, 10_000, warm=False),
+        Job(workloads.import_time, 5, 2, warm=False),
+        Job(workloads.create_loop, 500, 50),
+    )
+}
+
+
+@dataclass(frozen=True)
+class BestPeerTarget:
+    """Ours is at most `limit` times the best peer's value of the same round."""
+
+    limit: float
+
+    def __str__(self) -> str:
+        return f"≤ {self.limit:.2f} x best"
+
+
+@dataclass(frozen=True)
+class OwnTarget:
+    """Our own value is at most `limit`, in the row's unit."""
+
+    limit: float
+    unit: str = ""
+
+    def __str__(self) -> str:
+        return f"≤ {self.limit:g} {self.unit}".rstrip()
+
+
+Target = BestPeerTarget | OwnTarget
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the results.
+
+    Attributes:
+        key: its name in the JSON file.
+        title: what is measured.
+        workload, metric: whose value it shows.
+        unit, scale: the value is divided by `scale` to be in `unit`.
+        target: what ours has to reach, None for information only.
+        per: if not empty, the workload whose value of the same round the value is divided by.
+    """
+
+    key: str
+    title: str
+    workload: str
+    metric: str = "cpu"
+    unit: str = "ns"
+    scale: float = 1.0
+    target: Target | None = None
+    per: str = ""
+
+
+ROWS = (
+    Row("chained_calls", "deferred call, chained", "chained_calls", target=BestPeerTarget(0.75)),
+    Row("batched_calls", "deferred call, 1 000 at a time", "batched_calls"),
+    Row("timer_new", "timer: create, start, cancel", "timer_new", target=BestPeerTarget(0.5)),
+    Row("timer_reuse", "timer: start + stop of one object", "timer_reuse", target=BestPeerTarget(0.5)),
+    Row("timer_fire", "timers due within 50 ms: start + fire", "timer_fire", target=BestPeerTarget(0.5)),
+    Row("timer_fire_only", "timers due within 50 ms: fire", "timer_fire", "cpu_fire", target=BestPeerTarget(0.5)),
+    Row("pipe_ping", "pipe ping through a watcher", "pipe_ping", target=BestPeerTarget(0.8)),
+    Row("fds_10", "event among 10 fds", "fds_10"),
+    Row("fds_1000", "event among 1 000 fds", "fds_1000"),
+    Row("fds_10000", "event among 10 000 fds", "fds_10000"),
+    Row(
+        "fds_growth_1000",
+        "event among 1 000 fds against 10",
+        "fds_1000",
+        unit="x",
+        target=OwnTarget(1.5, "x"),
+        per="fds_10",
+    ),
+    Row(
+        "fds_growth_10000",
+        "event among 10 000 fds against 10",
+        "fds_10000",
+        unit="x",
+        target=OwnTarget(1.5, "x"),
+        per="fds_10",
+    ),
+    Row("memory_per_timer", "memory per idle timer", "memory_per_timer", "memory", "B", target=OwnTarget(200, "B")),
+    Row(
+        "memory_per_watcher", "memory per idle watcher", "memory_per_watcher", "memory", "B", target=OwnTarget(200, "B")
+    ),
+    Row("import_time", "import, beyond bare Python", "import_time", unit="ms", scale=1e6, target=OwnTarget(20, "ms")),
+    Row("create_loop", "create + close a loop", "create_loop", unit="µs", scale=1e3, target=OwnTarget(300, "µs")),
+)
+
+# The same for elapsed time. Targets of rows that have no peer in them hold here too.
+WALL_ROWS = tuple(
+    Row(
+        row.key,
+        row.title,
+        row.workload,
+        row.metric.replace("cpu", "wall"),
+        row.unit,
+        row.scale,
+        row.target if isinstance(row.target, OwnTarget) else None,
+        row.per,
+    )
+    for row in ROWS
+    if row.metric.startswith("cpu")
+)

@@ -1,0 +1,58 @@
+"""What a workload asks of a loop."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+class NotOffered(Exception):
+    """The loop has no such operation; the text says what is missing."""
+
+
+class Driver:
+    """One open loop, its operations in their fastest natural form.
+
+    Operations done once per event are bound methods of the loop itself, so
+    that the driver adds nothing to them; those that differ in form between
+    loops do many at a time. What a subclass does not define is not offered.
+
+    Attributes:
+        defer: ``defer(callback)`` runs the callback in the next iteration.
+        run: runs the loop until `stop`.
+        stop: ends `run`.
+        passes_watcher: callbacks of `watch` get ``(watcher, events)`` with
+            ``watcher.fd`` and ``watcher.data``, not ``(fd, data)``.
+    """
+
+    defer: Callable[..., Any]
+    run: Callable[[], Any]
+    stop: Callable[[], Any]
+    passes_watcher = False
+
+    @classmethod
+    def create_and_close(cls, count: int) -> None:
+        """Create and close `count` loops, one after the other."""
+        raise NotOffered("no loop to create")
+
+    def close(self) -> None:
+        """Close the loop."""
+
+    def start_and_cancel_timers(self, count: int, callback: Callable[..., Any]) -> None:
+        """Create, start and cancel `count` timers, one after the other."""
+        raise NotOffered("no timers")
+
+    def restart_timer(self, count: int, callback: Callable[..., Any]) -> None:
+        """Start and stop one existing timer `count` times."""
+        raise NotOffered("no timer object that can be started again")
+
+    def start_timers(self, delays: Iterable[float], callback: Callable[..., Any]) -> None:
+        """Start one timer for each delay, in seconds."""
+        raise NotOffered("no timers")
+
+    def watch(self, fds: Iterable[tuple[int, Any]], callback: Callable[..., Any]) -> None:
+        """Call `callback` whenever an fd is readable.
+
+        Args:
+            fds: pairs of a file descriptor and what the callback is to get with it.
+            callback: see `passes_watcher`.
+        """
+        raise NotOffered("no I/O watchers")

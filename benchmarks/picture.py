@@ -1,0 +1,123 @@
+"""The picture of a run: a small chart per workload, drawn by matplotlib."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .catalogue import BestPeerTarget, OwnTarget
+from .peers import FLOOR, OURS
+from .summary import Result
+from .tables import number
+
+COLUMNS = 4
+OURS_COLOUR = "#0072b2"
+PEER_COLOUR = "#9aa5b1"
+TARGET_COLOUR = "#d55e00"
+LINE_COLOURS = ("#e69f00", "#009e73", "#cc79a7", "#7f7f7f", "#56b4e9")
+LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+BARS = (
+    "chained_calls",
+    "batched_calls",
+    "timer_new",
+    "timer_reuse",
+    "timer_fire",
+    "timer_fire_only",
+    "pipe_ping",
+    "memory_per_timer",
+    "memory_per_watcher",
+    "import_time",
+    "create_loop",
+)
+FDS = {10: "fds_10", 1000: "fds_1000", 10000: "fds_10000"}
+
+
+def draw(results: dict[str, Result], peers: Sequence[str], caption: str, path: Path) -> None:
+    """Draw the results as a PNG file.
+
+    Args:
+        results: row key → result, of processor time and memory.
+        peers: the loops in the order of their bars.
+        caption: the line below the title, on machine and versions.
+        path: where the file goes.
+    """
+    rows = (len(BARS) + COLUMNS) // COLUMNS
+    # Without pyplot: no window system is asked for.
+    figure = Figure(figsize=(4.0 * COLUMNS, 2.5 * rows + 1.0), layout="constrained")
+    places = iter(figure.subplots(rows, COLUMNS).flat)
+    for key in BARS:
+        if key in results:
+            _draw_bars(next(places), results[key], peers)
+        if key == "pipe_ping" and all(key in results for key in FDS.values()):
+            _draw_fds(next(places), results, [peer for peer in peers if peer != FLOOR.name])
+    for unused in places:
+        unused.set_axis_off()
+    figure.suptitle(
+        "Cost per operation, less is better. Bars: median of the rounds; whiskers: smallest and largest; "
+        f"dashed: target.\n{caption}",
+        fontsize=11,
+    )
+    figure.savefig(path, dpi=110)
+
+
+def _draw_bars(axes: Axes, result: Result, peers: Sequence[str]) -> None:
+    shown = [peer for peer in peers if peer in result.values]
+    spreads = [result.values[peer] for peer in shown]
+    medians = [spread.median for spread in spreads]
+    whiskers = [
+        [spread.median - spread.low for spread in spreads],
+        [spread.high - spread.median for spread in spreads],
+    ]
+    colours = [OURS_COLOUR if peer == OURS else "#e4e7eb" if peer == FLOOR.name else PEER_COLOUR for peer in shown]
+    axes.barh(shown, medians, color=colours, xerr=whiskers, error_kw={"elinewidth": 1, "ecolor": "#3e4c59"})
+    longest = max(spread.high for spread in spreads)
+    for position, spread in enumerate(spreads):
+        axes.annotate(
+            number(spread.median),
+            (spread.high, position),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            bbox=LABEL_BOX,
+        )
+    limit = _limit(result)
+    if limit is not None:
+        axes.axvline(limit, color=TARGET_COLOUR, linestyle="--", linewidth=1.2)
+    axes.set_xlim(0, max(longest, limit or 0) * 1.2)
+    axes.invert_yaxis()
+    _style(axes, f"{result.row.title}, {result.row.unit}")
+
+
+def _draw_fds(axes: Axes, results: dict[str, Result], peers: Sequence[str]) -> None:
+    colours = iter(LINE_COLOURS)
+    for peer in peers:
+        colour = OURS_COLOUR if peer == OURS else next(colours)
+        points = [
+            (count, results[key].values[peer].median) for count, key in FDS.items() if peer in results[key].values
+        ]
+        if points:
+            axes.plot(
+                *zip(*points, strict=True), "o-", label=peer, color=colour, linewidth=2.5 if peer == OURS else 1.2, ms=3
+            )
+    axes.set_xscale("log")
+    axes.set_xticks(list(FDS), [f"{count:,}".replace(",", " ") for count in FDS])
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=7, ncols=2, frameon=False, loc="lower left")
+    _style(axes, "event, by fds of which 1 % active, ns")
+
+
+def _limit(result: Result) -> float | None:
+    match result.row.target:
+        case BestPeerTarget(limit) if result.best is not None:
+            return limit * result.values[result.best].median
+        case OwnTarget(limit):
+            return limit
+    return None
+
+
+def _style(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,29 @@
+"""Workloads: what is measured.
+
+Each is a function ``workload(peer, size) -> values``: it does `size`
+operations on a loop of `peer` and returns named values per operation, times
+in nanoseconds, memory in bytes. It raises `LostCallbacks` where a loop did
+not do what was asked, and `NotOffered` where it cannot.
+"""
+
+from .deferred import batched_calls, chained_calls
+from .descriptors import fds_10, fds_1000, fds_10000, pipe_ping
+from .memory import memory_per_timer, memory_per_watcher
+from .startup import create_loop, import_time
+from .timers import timer_fire, timer_new, timer_reuse
+
+__all__ = [
+    "batched_calls",
+    "chained_calls",
+    "create_loop",
+    "fds_10",
+    "fds_1000",
+    "fds_10000",
+    "import_time",
+    "memory_per_timer",
+    "memory_per_watcher",
+    "pipe_ping",
+    "timer_fire",
+    "timer_new",
+    "timer_reuse",
+]

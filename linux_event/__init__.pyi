@@ -1,0 +1,31 @@
+from .errors import DestroyedError, LoopClosedError, UringUnavailableError, WrongThreadError
+from .events import Events
+from .loop import Loop
+from .statistics import Statistics
+from .watcher import Watcher
+from .watchers.idle import Idle
+from .watchers.io import IOWatcher
+from .watchers.signal import Signal
+from .watchers.timer import Periodic, Timer
+
+__all__ = [
+    "DestroyedError",
+    "Events",
+    "IOWatcher",
+    "Idle",
+    "Loop",
+    "LoopClosedError",
+    "Periodic",
+    "Signal",
+    "Statistics",
+    "Timer",
+    "UringUnavailableError",
+    "Watcher",
+    "WrongThreadError",
+    "__version__",
+    "get_include",
+]
+
+__version__: str
+
+def get_include() -> str: ...

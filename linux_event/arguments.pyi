@@ -1,0 +1,1 @@
+# Everything in this module is for other extensions: arguments.pxd has it.

@@ -1,0 +1,282 @@
+# core.pxd: the C structs and functions of include/le_*.h.
+
+from cpython.object cimport PyObject
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from linux_event.liburing cimport io_uring, io_uring_sqe
+
+cdef extern from *:
+    """
+    /* The Python object around a le_watcher, which is its first field. */
+    #define LE_WATCHER_OBJECT(watcher) ((PyObject *)((char *)(watcher) - sizeof(PyObject)))
+    """
+    PyObject *LE_WATCHER_OBJECT(const void *watcher) nogil
+
+cdef extern from "le_clock.h" nogil:
+    const int64_t LE_NS_MAX
+    const int64_t LE_NS_NEVER
+    const int64_t LE_NS_PER_S
+    int64_t le_clock_ns()
+    int64_t le_clock_after(int64_t now_ns, int64_t after_ns)
+
+cdef extern from "le_list.h" nogil:
+    struct le_link:
+        le_link *next
+        le_link *prev
+    void le_list_init(le_link *head)
+    bint le_list_is_empty(const le_link *head)
+    void le_list_push(le_link *head, le_link *link)
+    void le_link_leave(le_link *link)
+
+cdef extern from "le_ring.h" nogil:
+    const int64_t LE_WAIT_FOREVER
+    const uint32_t LE_RING_ABI
+    struct le_ring
+    struct le_ring_ops:
+        uint32_t abi
+        int (*open)(le_ring *ring, uint32_t entries, uint32_t cq_entries, uint32_t flags) noexcept nogil
+        int (*enable)(le_ring *ring) noexcept nogil
+        int (*enter)(le_ring *ring, uint32_t wait_nr, int64_t timeout_ns) noexcept nogil
+        void (*close)(le_ring *ring) noexcept nogil
+    struct le_ring:
+        io_uring uring
+        const le_ring_ops *ops
+        uint64_t syscalls
+        uint64_t submissions
+        uint64_t cq_overflows
+        uint32_t enter_flags
+        bint is_open
+        bint is_enabled
+        bint is_deferred
+        bint is_polled
+    uint32_t le_ring_publish(le_ring *ring)
+    uint32_t le_ring_sq_flags(const le_ring *ring)
+    uint32_t le_ring_cq_ready(const le_ring *ring)
+    bint le_ring_is_flagged(const le_ring *ring)
+
+cdef extern from "le_op.h" nogil:
+    enum: LE_OP_ABI
+    enum le_op_state:
+        LE_OP_IDLE
+        LE_OP_IN_FLIGHT
+    enum le_op_verdict:
+        LE_OP_END
+        LE_OP_AGAIN
+    struct le_op
+    struct le_op_class:
+        uint32_t abi
+        uint32_t owner_offset
+        const char *name
+        void (*prep)(le_op *op, io_uring_sqe *sqe) noexcept nogil
+        le_op_verdict (*on_cqe)(le_loop *loop, le_op *op, int32_t result, uint32_t flags) noexcept nogil
+    struct le_op:
+        le_link link
+        const le_op_class *cls
+        uint8_t state
+        uint16_t bits
+        int32_t fd
+    void *le_op_owner(const le_op *op)
+    le_op *LE_OP_OF_LINK(le_link *link)
+
+cdef extern from "le_watcher.h":
+    enum: LE_WATCHER_ABI
+    enum: LE_PRIORITY_MIN
+    enum: LE_PRIORITY_MAX
+    enum: LE_PRIORITIES
+    const uint32_t LE_NOT_IN_HEAP
+    enum le_watcher_flag:
+        LE_WATCHER_ACTIVE
+        LE_WATCHER_REF
+        LE_WATCHER_DESTROYED
+        LE_WATCHER_PENDING
+        LE_WATCHER_RECHECK
+        LE_WATCHER_LEVEL
+    enum le_lane:
+        LE_LANE_TIMERS
+        LE_LANE_COMPLETIONS
+    # A function reports a Python exception by -1. The type is declared without one, because the loop looks at the result
+    # itself: setting up an exception handler for every event would cost more than the call.
+    ctypedef int (*le_watcher_function)(void *watcher) noexcept
+    struct le_watcher_class:
+        uint32_t abi
+        const char *name
+        le_watcher_function on_start
+        le_watcher_function on_stop
+        le_watcher_function on_dispatch
+        le_watcher_function on_destroy
+        le_watcher_function on_release
+    struct le_watcher:
+        le_link link
+        const le_watcher_class *cls
+        uint64_t id
+        uint32_t heap_slot
+        uint16_t events
+        int8_t priority
+        uint8_t flags
+
+cdef extern from "le_watcher.h":
+    struct le_idle:
+        le_link link
+        le_watcher *watcher
+
+cdef extern from "le_heap.h" nogil:
+    struct le_heap_entry:
+        int64_t deadline_ns
+    struct le_heap:
+        le_heap_entry *entries
+        uint32_t count
+    int le_heap_add(le_heap *heap, le_watcher *watcher, int64_t deadline_ns)
+    void le_heap_remove(le_heap *heap, le_watcher *watcher)
+    int64_t le_heap_deadline_ns(const le_heap *heap, const le_watcher *watcher)
+
+cdef extern from "le_fifo.h" nogil:
+    struct le_call:
+        void *callable
+        void *args
+    struct le_fifo:
+        uint64_t head
+        uint64_t tail
+    uint64_t le_fifo_count(const le_fifo *fifo)
+    le_call *le_fifo_at(const le_fifo *fifo, uint64_t position)
+    int le_fifo_push(le_fifo *fifo, void *callable, void *args)
+    le_call le_fifo_pop(le_fifo *fifo)
+    void le_fifo_trim(le_fifo *fifo)
+
+cdef extern from "le_table.h" nogil:
+    struct le_table:
+        le_watcher **slots
+        uint64_t capacity
+        uint64_t count
+    struct le_chain:
+        le_chain *next
+        le_watcher *watcher
+    struct le_index:
+        le_chain **heads
+        uint32_t capacity
+        uint32_t keys
+    int le_table_add(le_table *table, le_watcher *watcher)
+    le_watcher *le_table_get(const le_table *table, uint64_t id)
+    void le_table_remove(le_table *table, const le_watcher *watcher)
+    le_chain *le_index_first(const le_index *index, uint32_t key)
+    int le_index_add(le_index *index, uint32_t key, le_chain *link, le_watcher *watcher)
+    void le_index_remove(le_index *index, uint32_t key, le_chain *link)
+
+cdef extern from "le_loop.h" nogil:
+    enum le_loop_state:
+        LE_LOOP_OPEN
+        LE_LOOP_CLOSED
+        LE_LOOP_FORKED
+    struct le_loop:
+        le_ring ring
+        le_link to_arm
+        le_link to_cancel
+        le_link in_flight
+        le_link finished
+        le_link recheck
+        le_link idle
+        uint64_t pending
+        le_heap heap
+        le_fifo deferred
+        le_table watchers
+        le_index by_fd
+        le_index by_signal
+        uint64_t next_id
+        uint64_t active
+        uint64_t active_ref
+        uint64_t requests
+        uint64_t own_requests
+        uint64_t cancelling
+        uint64_t iterations
+        uint64_t callbacks
+        uint64_t completions
+        uint64_t other_syscalls
+        void (*on_recheck)(le_loop *loop, bint only_everything) noexcept nogil
+        uint8_t state
+        bint is_running
+        bint is_asleep
+        bint is_stopping
+        bint is_reordered
+        bint is_signalled
+        bint is_embedded
+    void le_loop_init(le_loop *loop)
+    void le_loop_free(le_loop *loop)
+    ctypedef int (*le_visit)(void *object, void *arg) noexcept nogil
+    int le_loop_visit(const le_loop *loop, size_t watcher_offset, le_visit visit, void *arg)
+    bint le_op_start(le_loop *loop, le_op *op)
+    bint le_op_stop(le_loop *loop, le_op *op)
+    le_link *le_op_recall(le_loop *loop, le_link *link)
+    le_op *le_op_next_finished(le_loop *loop)
+    void le_loop_take_rearmed(le_loop *loop)
+    bint le_loop_fill(le_loop *loop)
+    bint le_loop_has_queued(const le_loop *loop)
+    bint le_loop_wants_enter(const le_loop *loop)
+    void le_loop_abandon(le_loop *loop)
+    void le_loop_reap(le_loop *loop)
+    bint le_watcher_is(const le_watcher *watcher, le_watcher_flag flag)
+    bint le_watcher_activate(le_loop *loop, le_watcher *watcher)
+    bint le_watcher_deactivate(le_loop *loop, le_watcher *watcher)
+    void le_watcher_unpend(le_loop *loop, le_watcher *watcher)
+    void le_watcher_collect(le_loop *loop, le_watcher *watcher, le_lane lane)
+    void le_watcher_prioritize(le_loop *loop, le_watcher *watcher, int8_t priority)
+    void le_loop_uncollect(le_loop *loop)
+    le_watcher *le_lane_pop(le_loop *loop, le_lane lane, unsigned rank)
+    void le_loop_collect_timers(le_loop *loop, int64_t now_ns)
+    void le_loop_collect_idle(le_loop *loop)
+
+cdef extern from "le_wakers.h" nogil:
+    struct le_deadline:
+        le_op op
+        int64_t at_ns
+    void le_waker_prep(le_op *op, io_uring_sqe *sqe)
+    le_op_verdict le_waker_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
+    le_op_verdict le_signal_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
+    void le_deadline_prep(le_op *op, io_uring_sqe *sqe)
+    le_op_verdict le_deadline_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
+    void le_deadline_set(le_loop *loop, le_deadline *deadline, int64_t at_ns)
+
+cdef extern from "le_poll.h" nogil:
+    enum le_event:
+        LE_EVENT_ERROR
+        LE_EVENT_HANGUP
+        LE_EVENT_PRIORITY
+    struct le_poll:
+        le_op op
+        le_chain chain
+    enum le_poll_bit:
+        LE_POLL_WANTED
+        LE_POLL_EDGE
+        LE_POLL_ALWAYS_READY
+        LE_POLL_INVALID
+        LE_POLL_CHECKED
+    void le_poll_prep(le_op *op, io_uring_sqe *sqe)
+    le_op_verdict le_poll_complete(le_loop *loop, le_poll *poll, le_watcher *watcher, int32_t result)
+    void le_recheck_push(le_loop *loop, le_watcher *watcher)
+    void le_recheck(le_loop *loop, ptrdiff_t poll_offset, bint only_everything)
+
+cdef extern from "le_verify.h" nogil:
+    void le_verify(const le_loop *loop)
+
+cdef extern from "le_signal.h" nogil:
+    enum: LE_SIGNAL_MAX
+    struct le_signal_record:
+        int32_t signum
+        int32_t code
+        int32_t pid
+        uint32_t uid
+    struct le_signal_hub:
+        le_signal_hub *next
+        int fd
+    struct le_signal_queue:
+        le_signal_record *records
+        uint32_t count
+    struct le_signal_member:
+        le_link link
+        le_watcher *watcher
+        le_signal_queue queue
+        int signum
+    void le_signal_hub_collect(le_loop *loop, le_signal_hub *hub, const le_link *members)
+    void le_signal_hub_init(le_signal_hub *hub)
+    void le_signal_hub_add(le_signal_hub *hub, int signum)
+    void le_signal_hub_remove(le_signal_hub *hub, int signum)
+    int le_signal_queue_reserve(le_signal_queue *queue)
+    le_signal_record le_signal_queue_pop(le_signal_queue *queue)
+    void le_signal_queue_free(le_signal_queue *queue)

@@ -1,0 +1,600 @@
+"""The engine of a loop: the phases of one iteration, its thread, and the references that it holds in C.
+
+What users call is in loop.pyx, which derives from it.
+"""
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject, PyErr_WriteUnraisable
+from cpython.object cimport PyCallable_Check, PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, Py_XINCREF
+from libc.errno cimport EAGAIN, EBADR, EBUSY, EINTR, ENOMEM, ETIME
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from linux_event.core cimport (
+    LE_LANE_COMPLETIONS, LE_LANE_TIMERS, LE_LOOP_CLOSED, LE_LOOP_FORKED, LE_LOOP_OPEN, LE_NS_NEVER, LE_OP_ABI, LE_OP_IDLE,
+    LE_PRIORITIES, LE_WAIT_FOREVER, LE_WATCHER_OBJECT, le_call, le_clock_after, le_clock_ns, le_fifo_count, le_fifo_pop,
+    le_fifo_push, le_fifo_trim, le_lane_pop, le_list_is_empty, le_loop_abandon, le_loop_collect_idle, le_loop_collect_timers,
+    le_loop_fill, le_loop_free, le_loop_init, le_loop_reap, le_loop_take_rearmed, le_loop_uncollect, le_loop_visit,
+    le_loop_wants_enter, le_op, le_op_class, le_op_next_finished, le_op_owner, le_op_start, le_op_stop, le_ring_cq_ready,
+    le_ring_is_flagged, le_signal_on_cqe, le_table_get, le_verify, le_visit, le_waker_on_cqe, le_waker_prep, le_watcher,
+)
+from linux_event.arguments cimport callable_argument
+from linux_event.errors cimport check, check_errno
+from linux_event.linux cimport (
+    EFD_CLOEXEC, EFD_NONBLOCK, SYS_gettid, close, eventfd, eventfd_write, getpid, nanosleep, syscall, timespec,
+)
+from linux_event.interrupts cimport (
+    signal_pipe_close, signal_pipe_drain, signal_pipe_init, signal_pipe_install, signal_pipe_restore,
+)
+from linux_event.ring cimport RING_DEFERRED, RING_POLLED, open_ring
+
+import os
+import weakref
+
+from linux_event.errors import LoopClosedError, WrongThreadError
+
+cdef extern from *:
+    """
+    /* A number for every thread that ever lived: the identifiers of the system are used again after a thread has ended. */
+    static uint64_t le_thread_serial(void)
+    {
+        static uint64_t last;
+        static __thread uint64_t serial __attribute__((tls_model("initial-exec")));
+        if (LE_UNLIKELY(!serial))
+            serial = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
+        return serial;
+    }
+
+    #define LE_RAISE_CURRENT() (-1)
+    #define LE_TRAVERSE_SLOT(type) (((PyTypeObject *)(type))->tp_traverse)
+    #define LE_SET_TRAVERSE(type, function) (((PyTypeObject *)(type))->tp_traverse = (traverseproc)(function))
+    """
+    uint64_t le_thread_serial() nogil
+    int LE_RAISE_CURRENT() except -1
+    ctypedef int (*visitproc)(void *, void *) noexcept nogil
+    ctypedef int (*traverseproc)(PyObject *, visitproc, void *) noexcept nogil
+    traverseproc LE_TRAVERSE_SLOT(object type)
+    void LE_SET_TRAVERSE(object type, traverseproc traverse)
+    PyObject *PyObject_CallNoArgs(PyObject *callable) noexcept
+    PyObject *PyObject_Call(PyObject *callable, PyObject *args, PyObject *keywords) noexcept
+    bint unlikely "LE_UNLIKELY"(bint condition) nogil
+    ctypedef struct PyThreadState:
+        pass
+    PyThreadState *PyThreadState_Get()
+    PyThreadState *PyThreadState_Next(PyThreadState *thread)
+    PyThreadState *PyInterpreterState_ThreadHead(void *interpreter)
+    void *PyInterpreterState_Get()
+    uint64_t PyThreadState_GetID(PyThreadState *thread)
+
+cdef enum:
+    ENTER_TRIES = 10  # while the kernel is short of something: 1, 2, 4, ... milliseconds apart
+    SETTLE_NS = 10_000_000
+    SETTLE_TRIES = 20
+    SIGNALS_EVERY = 64  # iterations without a sleep
+
+cdef object live_engines = weakref.WeakSet()
+cdef list debug_checks = []
+
+cdef le_op_class waker_class
+waker_class.abi = LE_OP_ABI
+waker_class.name = "waker"
+waker_class.prep = le_waker_prep
+waker_class.on_cqe = le_waker_on_cqe
+cdef le_op_class signal_pipe_class = waker_class
+signal_pipe_class.name = "signal pipe"
+signal_pipe_class.on_cqe = le_signal_on_cqe
+
+
+cdef class Engine:
+    """The mechanism of a loop. Not to be used by itself: see Loop."""
+
+    def __cinit__(self):
+        le_loop_init(&self.core)
+        self.core.state = LE_LOOP_CLOSED  # until open()
+        self.wake_fd = -1
+        signal_pipe_init(&self.interrupts)
+        self.wake_op.cls = &waker_class
+        self.signal_op.cls = &signal_pipe_class
+
+    def __dealloc__(self):
+        if self.core.ring.is_open:
+            self.core.ring.ops.close(&self.core.ring)
+        close_fds(self)
+        le_loop_free(&self.core)
+
+    cdef int open(self, uint32_t entries, uint32_t cq_entries, bint sqpoll) except -1:
+        """Open the ring and the eventfd; from now on the loop is usable."""
+        self.entries, self.cq_entries = entries, cq_entries
+        open_ring(&self.core.ring, entries, cq_entries, RING_POLLED if sqpoll else RING_DEFERRED)
+        self.wake_fd = self.wake_op.fd = check_errno(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))
+        self.core.state = LE_LOOP_OPEN
+        live_engines.add(self)
+        return 0
+
+    # -- Phases ------------------------------------------------------------------------------------------------------
+
+    cdef int begin(self) except -1:
+        loop_guard(self)
+        if self.core.is_running:
+            raise RuntimeError("the loop is already running: run() and run_once() cannot be called from its callbacks")
+        self.claim()
+        if self.core.pending:
+            le_loop_uncollect(&self.core)
+        self.core.is_running = True
+        return 0
+
+    cdef int end(self) except -1:
+        self.core.is_running = False
+        self.core.is_stopping = False
+        if self.core.state != LE_LOOP_OPEN:
+            return 0
+        self.sees_interrupts = False
+        signal_pipe_restore(&self.interrupts)
+        try:
+            self.settle()
+            self.tend_embedding()
+        except OSError:
+            pass  # the kernel refuses to go on: what run() raises says so, now or the next time
+        return 0
+
+    cdef int iterate(self, int64_t until_ns, bint once) except -1:
+        """One iteration; true if another one should follow."""
+        cdef uint64_t before = self.core.callbacks
+        self.core.iterations += 1
+        self.run_deferred()
+        if not has_work(self) and not self.core.is_stopping and not (once and self.core.active):
+            return 0
+        self.wait(until_ns, not once or self.core.callbacks == before)
+        if self.core.heap.count:
+            le_loop_collect_timers(&self.core, le_clock_ns())
+        if self.core.pending:
+            self.dispatch()
+        if not le_list_is_empty(&self.core.idle) and self.core.callbacks == before:
+            le_loop_collect_idle(&self.core)
+            self.dispatch()
+        if self.core.is_stopping:
+            return 0
+        return until_ns == LE_NS_NEVER or le_clock_ns() < until_ns
+
+    cdef int run_deferred(self) except -1:
+        """Run the calls deferred so far; what they defer waits for the next iteration."""
+        cdef uint64_t end = self.core.deferred.tail
+        cdef le_call call
+        cdef PyObject *result
+        while self.core.deferred.head != end:
+            call = le_fifo_pop(&self.core.deferred)
+            self.core.callbacks += 1
+            if call.args == NULL:
+                result = PyObject_CallNoArgs(<PyObject *>call.callable)
+            else:
+                result = PyObject_Call(<PyObject *>call.callable, <PyObject *>call.args, NULL)
+            try:
+                if unlikely(result == NULL):
+                    self.report(<object>call.callable)
+                else:
+                    Py_DECREF(<object>result)
+            finally:
+                Py_DECREF(<object>call.callable)
+                if call.args != NULL:
+                    Py_DECREF(<object>call.args)
+            if unlikely(self.core.state != LE_LOOP_OPEN):
+                loop_guard(self)
+        le_fifo_trim(&self.core.deferred)
+        return 0
+
+    cdef int wait(self, int64_t until_ns, bint may_sleep) except -1:
+        """Submit what is queued; wait, unless something is already due; take the completions."""
+        cdef uint64_t before = self.core.pending
+        # Callbacks in Python see their signals themselves; this is for those that run no bytecode.
+        if self.core.iterations % SIGNALS_EVERY == 0:
+            PyErr_CheckSignals()
+        if not le_list_is_empty(&self.core.recheck):
+            self.core.on_recheck(&self.core, True)
+        if self.core.pending == before:
+            if not le_list_is_empty(&self.core.recheck):
+                if le_ring_is_flagged(&self.core.ring) or le_ring_cq_ready(&self.core.ring):
+                    self.enter(0, 0)
+                self.core.on_recheck(&self.core, False)
+            if may_sleep and wait_limit_ns(self, until_ns) != 0:
+                self.sleep(until_ns)
+            elif le_loop_wants_enter(&self.core) or le_ring_cq_ready(&self.core.ring):
+                self.enter(0, 0)
+                if not le_list_is_empty(&self.core.recheck):
+                    self.core.on_recheck(&self.core, False)
+        if unlikely(not le_list_is_empty(&self.core.finished)):
+            self.release_finished()
+        if unlikely(self.is_debugging):
+            for debug_check in debug_checks:
+                debug_check(self)
+        if unlikely(self.core.is_signalled):
+            run_signal_handlers(self)
+        return 0
+
+    cdef int sleep(self, int64_t until_ns) except -1:
+        """Wait in the kernel until something is collected, or falls due."""
+        cdef int64_t limit_ns, idle_ns = le_clock_after(le_clock_ns(), self.idle_wait_ns)
+        if not le_list_is_empty(&self.core.idle):
+            until_ns = min(until_ns, idle_ns)
+        if not self.sees_interrupts:
+            watch_signals(self)
+        # From here on a signal leaves a byte in the pipe; what came before is seen now.
+        PyErr_CheckSignals()
+        if self.busy_poll_ns:
+            spin(self, until_ns)
+        while True:
+            if self.core.is_signalled:
+                run_signal_handlers(self)
+                if not le_list_is_empty(&self.core.idle):
+                    until_ns = min(until_ns, idle_ns)
+            if not le_list_is_empty(&self.core.recheck):
+                self.core.on_recheck(&self.core, False)
+            limit_ns = wait_limit_ns(self, until_ns)
+            if limit_ns == 0:
+                return 0
+            self.enter(1, limit_ns)
+
+    cdef int enter(self, uint32_t wait_nr, int64_t timeout_ns) except -1:
+        """Submit everything queued, wait for wait_nr completions at most timeout_ns, and take all completions."""
+        cdef timespec pause
+        cdef int result = 0, tries = 0
+        cdef uint64_t before
+        cdef bint is_last
+        le_loop_take_rearmed(&self.core)
+        while True:
+            # A full submission queue is handed over, and filled again. That may bring completions: then there is no wait.
+            is_last = le_loop_fill(&self.core)
+            if not is_last:
+                wait_nr = 0
+            if wait_nr:
+                self.core.is_asleep = True
+                with nogil:
+                    result = self.core.ring.ops.enter(&self.core.ring, wait_nr, timeout_ns)
+                self.core.is_asleep = False
+            else:
+                result = self.core.ring.ops.enter(&self.core.ring, 0, 0)
+            le_loop_reap(&self.core)
+            if result == -EINTR:
+                # A handler may stop the loop or raise: the caller looks again at what there is to wait for.
+                PyErr_CheckSignals()
+            if is_last and (result >= 0 or result == -EINTR or result == -ETIME):
+                break
+            if result > 0 or result == -EINTR:
+                tries = 0
+                continue
+            if result == -EBADR:
+                raise OSError(EBADR, "the kernel has dropped completions for lack of memory: close this loop", "io_uring_enter")
+            # The kernel is short of memory, or its queue of completions is full: taking them and a pause help.
+            if result not in (-EAGAIN, -EBUSY, -ENOMEM, -ETIME, 0) or tries == ENTER_TRIES:
+                raise OSError(-result, f"{os.strerror(-result)} (the kernel refuses to go on with this loop)", "io_uring_enter")
+            pause.tv_sec = 0
+            pause.tv_nsec = 1_000_000 << min(tries, 5)
+            tries += 1
+            with nogil:
+                nanosleep(&pause, NULL)
+        # The kernel does what it has put off in small portions: all that is ready now belongs to this iteration. The flag may
+        # stay up with nothing behind it, when another processor raises it late: an enter that brings nothing is the last.
+        while result >= 0 and le_ring_is_flagged(&self.core.ring) and self.core.pending < self.batch_max:
+            before = self.core.completions
+            result = self.core.ring.ops.enter(&self.core.ring, 0, 0)
+            le_loop_reap(&self.core)
+            if self.core.completions == before:
+                break
+        return 0
+
+    cdef int release_finished(self) except -1:
+        """Drop the references on the owners of requests that have come to their end."""
+        cdef le_op *op = le_op_next_finished(&self.core)
+        while op != NULL:
+            if le_op_owner(op) != NULL:
+                Py_DECREF(<object>le_op_owner(op))
+            op = le_op_next_finished(&self.core)
+        return 0
+
+    cdef int dispatch(self) except -1:
+        """Call the callbacks of what was collected, high priority first, completions within the portion of an iteration."""
+        cdef uint64_t budget = self.batch_max
+        cdef int rank = LE_PRIORITIES - 1
+        cdef le_watcher *watcher
+        self.core.is_reordered = False
+        while rank >= 0:
+            watcher = le_lane_pop(&self.core, LE_LANE_TIMERS, rank)
+            # After stop() nothing that was collected is left behind.
+            if watcher == NULL and (budget or self.core.is_stopping):
+                watcher = le_lane_pop(&self.core, LE_LANE_COMPLETIONS, rank)
+                budget -= watcher != NULL and budget != 0
+            if watcher == NULL:
+                rank -= 1
+                continue
+            self.call(watcher)
+            if unlikely(self.core.is_reordered):
+                self.core.is_reordered = False
+                rank = LE_PRIORITIES - 1
+        return 0
+
+    cdef int call(self, void *head) except -1:
+        """Call the callback of a watcher; the reference keeps the watcher alive whatever the callback does to it."""
+        cdef PyObject *watcher = LE_WATCHER_OBJECT(head)
+        Py_INCREF(<object>watcher)
+        self.core.callbacks += 1
+        cdef int failed = (<le_watcher *>head).cls.on_dispatch(watcher)
+        try:
+            if unlikely(failed < 0):
+                self.report(<object>watcher)
+        finally:
+            Py_DECREF(<object>watcher)
+        le_verify(&self.core)
+        if unlikely(self.core.state != LE_LOOP_OPEN):
+            loop_guard(self)
+        return 0
+
+    cdef int report(self, object source) except -1:
+        """Hand the exception that is set to on_error; one that is no Exception goes on to the caller of run()."""
+        try:
+            LE_RAISE_CURRENT()
+        except Exception as error:
+            self.tell(source, error)
+        return 0
+
+    cdef int tell(self, object source, object error) except -1:
+        """Call on_error, or log. Where that fails too, sys.unraisablehook hears of it and the loop goes on."""
+        try:
+            if self.error_handler is not None:
+                self.error_handler(source, error)
+            else:
+                from logging import getLogger
+                getLogger("linux_event").error("exception in the callback of %r", source, exc_info=error)
+        except Exception as failure:
+            PyErr_SetObject(type(failure), failure)
+            PyErr_WriteUnraisable(self.error_handler)
+        return 0
+
+    # -- Calls from outside ------------------------------------------------------------------------------------------
+
+    cdef int push_call(self, object callback, tuple args) except -1:
+        if not PyCallable_Check(callback):
+            callable_argument(callback, "callback")
+        cdef PyObject *given = <PyObject *>args if args else NULL
+        # The references first: the call may be taken by another thread as soon as it is in the queue.
+        Py_INCREF(callback)
+        Py_XINCREF(given)
+        if le_fifo_push(&self.core.deferred, <PyObject *>callback, given):
+            Py_XDECREF(given)
+            Py_DECREF(callback)
+            raise MemoryError
+        return 0
+
+    cdef int wake(self) except -1:
+        """End the sleep of the loop, or that of the event loop around it. The GIL guards the flags."""
+        if self.core.is_asleep or (self.core.is_embedded and not self.core.is_running):
+            eventfd_write(self.wake_fd, 1)
+        return 0
+
+    # -- Threads, and the end ----------------------------------------------------------------------------------------
+
+    cdef int claim(self) except -1:
+        """Make the calling thread the owner, if there is none yet."""
+        if self.owner:
+            return 0
+        check(self.core.ring.ops.enable(&self.core.ring))
+        self.core.ring.is_enabled = True
+        self.owner = le_thread_serial()
+        self.owner_state_id = PyThreadState_GetID(PyThreadState_Get())
+        self.in_main_thread = syscall(SYS_gettid) == getpid()
+        op_start(self, &self.wake_op)
+        return 0
+
+    cdef int settle(self) except -1:
+        """Let the kernel finish what was cancelled, so that the peer of an fd that is closed next sees the end."""
+        cdef int tries = 0
+        while self.core.cancelling and tries < SETTLE_TRIES:
+            self.enter(1, SETTLE_NS)
+            self.release_finished()
+            tries += 1
+        return 0
+
+    cdef int tend_embedding(self) except -1:
+        """For embedding.pyx: something has changed while another event loop waits for this one."""
+
+    cdef int end_embedding(self) except -1:
+        """For embedding.pyx: the loop is being closed."""
+
+    cdef int shut(self, bint with_kernel) except -1:
+        cdef le_call call
+        cdef le_watcher *watcher
+        cdef uint64_t i
+        # Ids: code of others may free watchers meanwhile. Sorted: what is left would crowd one end of the shrinking table.
+        ids = []
+        for i in range(self.core.watchers.capacity):
+            if self.core.watchers.slots[i] != NULL:
+                ids.append(self.core.watchers.slots[i].id)
+        ids.sort()
+        self.core.state = LE_LOOP_CLOSED
+        try:
+            for number in ids:
+                watcher = le_table_get(&self.core.watchers, number)
+                if watcher != NULL and LE_WATCHER_OBJECT(watcher).ob_refcnt:
+                    (<object>LE_WATCHER_OBJECT(watcher)).destroy()
+            op_stop(self, &self.wake_op)
+            op_stop(self, &self.signal_op)
+            self.end_embedding()
+            if with_kernel and self.core.ring.is_enabled:
+                self.settle()
+        except OSError:
+            pass  # where the kernel refuses, the end of the ring does the rest
+        finally:
+            if self.core.ring.is_open:
+                # The kernel ends what is left, if anything, with the ring.
+                self.core.ring.is_open = False
+                self.core.ring.ops.close(&self.core.ring)
+            le_loop_abandon(&self.core)
+            close_fds(self)
+            self.release_finished()
+            while le_fifo_count(&self.core.deferred):
+                call = le_fifo_pop(&self.core.deferred)
+                Py_DECREF(<object>call.callable)
+                if call.args != NULL:
+                    Py_DECREF(<object>call.args)
+        return 0
+
+    cdef int die_in_child(self) except -1:
+        """After a fork, in the child: the queues are not mapped here (io_uring_ring_dontfork) and the fds are copies."""
+        self.core.state = LE_LOOP_FORKED
+        self.core.is_running = self.core.is_asleep = False
+        self.core.ring.is_open = False
+        close(self.core.ring.uring.ring_fd)
+        signal_pipe_restore(&self.interrupts)
+        close_fds(self)
+        return 0
+
+
+cdef bint has_work(Engine self) noexcept:
+    return self.core.active_ref != 0 or le_fifo_count(&self.core.deferred) != 0
+
+
+cdef int64_t wait_limit_ns(Engine self, int64_t until_ns) noexcept:
+    """How long the loop may sleep: 0 if something is due, LE_WAIT_FOREVER if nothing ever will be by itself."""
+    if (self.core.pending or self.core.is_stopping or self.core.active_ref == 0
+            or le_fifo_count(&self.core.deferred)):
+        return 0
+    if self.idle_wait_ns == 0 and not le_list_is_empty(&self.core.idle):
+        return 0
+    if self.core.heap.count:
+        until_ns = min(until_ns, self.core.heap.entries[0].deadline_ns)
+    if until_ns == LE_NS_NEVER:
+        return LE_WAIT_FOREVER
+    return max(until_ns - le_clock_ns(), <int64_t>0)
+
+
+cdef int spin(Engine self, int64_t until_ns) except -1:
+    """Look at the queue for as long as busy_poll says: what arrives is taken without the price of a sleep."""
+    cdef int64_t limit_ns
+    if le_loop_wants_enter(&self.core) or le_ring_cq_ready(&self.core.ring):
+        self.enter(0, 0)
+    limit_ns = wait_limit_ns(self, until_ns)
+    if limit_ns == 0 or not le_list_is_empty(&self.core.recheck) or self.core.is_signalled:
+        return 0
+    if limit_ns == LE_WAIT_FOREVER or limit_ns > self.busy_poll_ns:
+        limit_ns = self.busy_poll_ns
+    limit_ns = le_clock_after(le_clock_ns(), limit_ns)
+    self.core.is_asleep = True
+    with nogil:
+        while not le_ring_is_flagged(&self.core.ring) and not le_ring_cq_ready(&self.core.ring):
+            if le_clock_ns() >= limit_ns:
+                break
+    self.core.is_asleep = False
+    if le_ring_is_flagged(&self.core.ring) or le_ring_cq_ready(&self.core.ring):
+        self.enter(0, 0)
+    return 0
+
+
+cdef int watch_signals(Engine self) except -1:
+    """Let signals with a Python handler end the sleep, also those that another thread gets."""
+    self.sees_interrupts = True
+    if not self.in_main_thread:
+        return 0  # Python runs the handlers in the main thread only
+    signal_pipe_install(&self.interrupts)
+    if self.signal_op.state == LE_OP_IDLE:
+        self.signal_op.fd = self.interrupts.read_fd
+        op_start(self, &self.signal_op)
+    return 0
+
+
+cdef int run_signal_handlers(Engine self) except -1:
+    """Something came through the pipe of the signals that have Python handlers."""
+    self.core.is_signalled = False
+    signal_pipe_drain(&self.interrupts)
+    return PyErr_CheckSignals()
+
+
+cdef void close_fds(Engine self) noexcept:
+    if self.wake_fd >= 0:
+        close(self.wake_fd)
+        self.wake_fd = -1
+    signal_pipe_close(&self.interrupts)
+
+
+cdef bint owns(Engine loop) noexcept:
+    return loop.owner == 0 or loop.owner == le_thread_serial()
+
+
+cdef bint owner_is_gone(Engine loop) noexcept:
+    # Thread.join() returns when the interpreter has forgotten the thread, which may be before the system has.
+    cdef PyThreadState *thread = PyInterpreterState_ThreadHead(PyInterpreterState_Get())
+    while thread != NULL:
+        if PyThreadState_GetID(thread) == loop.owner_state_id:
+            return False
+        thread = PyThreadState_Next(thread)
+    return True
+
+
+cdef int guard_state(Engine loop) except -1:
+    if loop.core.state == LE_LOOP_FORKED:
+        raise RuntimeError("this loop belongs to the parent process: it is dead in a forked child, create a new Loop here")
+    if loop.core.state == LE_LOOP_CLOSED:
+        raise LoopClosedError("the loop is closed: create a new one")
+    return 0
+
+
+cdef int loop_guard(Engine loop) except -1:
+    if unlikely(loop.core.state != LE_LOOP_OPEN):
+        guard_state(loop)
+    if unlikely(not owns(loop)):
+        raise WrongThreadError(
+            "this loop belongs to the thread that first ran it: from other threads call post() or stop_threadsafe()")
+    return 0
+
+
+cdef int loop_changed(Engine loop) except -1:
+    if not loop.core.cancelling and not loop.core.is_embedded:
+        return 0
+    if loop.core.is_running or loop.core.state != LE_LOOP_OPEN:
+        return 0
+    if loop.core.cancelling:
+        loop.settle()
+    return loop.tend_embedding()
+
+
+cdef int op_start(Engine loop, le_op *op) except -1:
+    if le_op_start(&loop.core, op) and le_op_owner(op) != NULL:
+        Py_INCREF(<object>le_op_owner(op))
+    return 0
+
+
+cdef int op_stop(Engine loop, le_op *op) except -1:
+    if le_op_stop(&loop.core, op) and le_op_owner(op) != NULL:
+        Py_DECREF(<object>le_op_owner(op))
+    return 0
+
+
+cdef int add_debug_check(object function) except -1:
+    debug_checks.append(function)
+    return 0
+
+
+# -- Garbage collection: the references that the loop holds in C --------------------------------------------------------
+
+cdef traverseproc traverse_fields = LE_TRAVERSE_SLOT(Engine)
+
+
+@cython.linetrace(False)
+@cython.profile(False)
+cdef int traverse(PyObject *loop, visitproc visit, void *arg) noexcept nogil:
+    cdef int result = traverse_fields(loop, visit, arg)
+    if result:
+        return result
+    return le_loop_visit(&(<Engine>loop).core, sizeof(PyObject), <le_visit>visit, arg)
+
+
+LE_SET_TRAVERSE(Engine, traverse)
+
+
+# -- Fork --------------------------------------------------------------------------------------------------------------
+
+def _after_fork_in_child():
+    """Make every loop of the parent dead in this child, without a word to the kernel about the parent's rings."""
+    cdef Engine engine
+    for engine in list(live_engines):
+        if engine.core.state == LE_LOOP_OPEN:
+            engine.die_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,60 @@
+/* le_op.h: one request to the kernel, embedded in the Python object that owns it.
+ *
+ * Its address is the user data of the request, so a completion finds it without a table. From the moment it is queued
+ * until its final completion (IORING_CQE_F_MORE clear) the loop holds one reference on the owner: the memory outlives
+ * whatever the kernel may still say about it. le_loop.h has the only functions that change the state. */
+#ifndef LE_OP_H
+#define LE_OP_H
+
+#include <stdint.h>
+
+#include "le_list.h"
+
+struct le_loop;
+struct le_op;
+struct io_uring_sqe;
+
+#define LE_OP_ABI 1
+
+enum le_op_state {
+    LE_OP_IDLE = 0,      /* not known to the loop; the owner may be freed */
+    LE_OP_QUEUED,        /* goes to the kernel with the next submission */
+    LE_OP_IN_FLIGHT,     /* the kernel has it */
+    LE_OP_CANCEL_QUEUED, /* in flight, and its cancellation goes with the next submission */
+    LE_OP_CANCELLING,    /* in flight, and the kernel has been asked to cancel it */
+    LE_OP_FINISHED       /* finally completed; the reference on the owner is about to be dropped */
+};
+
+/* What a completion means for the request. */
+enum le_op_verdict { LE_OP_END = 0, LE_OP_AGAIN = 1 };
+
+struct le_op_class {
+    uint32_t abi;          /* LE_OP_ABI */
+    uint32_t owner_offset; /* from the start of the owning object to its le_op; 0: owned by the loop itself */
+    const char *name;
+    /* Fill the submission entry. Called right before the system call, so an fd named here is the one the user means. */
+    void (*prep)(struct le_op *op, struct io_uring_sqe *sqe);
+    /* Take a completion: C only, no Python. The verdict counts when the completion is the final one. Not called once
+     * the request has been cancelled. */
+    enum le_op_verdict (*on_cqe)(struct le_loop *loop, struct le_op *op, int32_t result, uint32_t flags);
+};
+_Static_assert(sizeof(struct le_op_class) == 32, "le_op_class is part of the ABI of watcher kinds");
+
+struct le_op {
+    struct le_link link;
+    const struct le_op_class *cls;
+    uint8_t state;   /* enum le_op_state */
+    uint8_t restart; /* arm again once the cancellation is through */
+    uint16_t bits;   /* this and fd: for the use of the class */
+    int32_t fd;
+};
+_Static_assert(sizeof(struct le_op) == 32, "le_op is part of the ABI of watcher kinds");
+
+#define LE_OP_OF_LINK(pointer) LE_CONTAINER(pointer, struct le_op, link)
+
+static inline void *le_op_owner(const struct le_op *op)
+{
+    return op->cls->owner_offset ? (char *)op - op->cls->owner_offset : NULL;
+}
+
+#endif

@@ -1,0 +1,59 @@
+# liburing.pxd: what the package uses of liburing and of the kernel's header for io_uring.
+
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+
+cdef extern from "le_compat.h" nogil:
+    struct io_uring_sqe:
+        uint64_t user_data
+        uint8_t flags
+
+    struct io_uring_params:
+        uint32_t flags
+        uint32_t cq_entries
+        uint32_t features
+
+    struct io_uring:
+        int ring_fd
+        int enter_ring_fd
+        uint32_t features
+
+    struct io_uring_probe:
+        uint8_t last_op
+
+    enum:
+        IORING_SETUP_SQPOLL
+        IORING_SETUP_COOP_TASKRUN
+        IORING_SETUP_CQSIZE
+        IORING_SETUP_R_DISABLED
+        IORING_SETUP_SUBMIT_ALL
+        IORING_SETUP_TASKRUN_FLAG
+        IORING_SETUP_SINGLE_ISSUER
+        IORING_SETUP_DEFER_TASKRUN
+        IORING_SQ_CQ_OVERFLOW
+        IORING_SQ_NEED_WAKEUP
+        IORING_ENTER_GETEVENTS
+        IORING_ENTER_SQ_WAKEUP
+        IORING_ENTER_SQ_WAIT
+        IORING_ENTER_EXT_ARG
+        IORING_ENTER_NO_IOWAIT
+        IORING_FEAT_NO_IOWAIT
+        LE_REGISTER_ENABLE_RINGS
+
+    struct io_uring_getevents_arg:
+        uint64_t sigmask
+        uint32_t sigmask_sz
+        uint64_t ts
+
+    struct __kernel_timespec:
+        long long tv_sec
+        long long tv_nsec
+
+    int io_uring_queue_init_params(unsigned entries, io_uring *ring, io_uring_params *params)
+    void io_uring_queue_exit(io_uring *ring)
+    int io_uring_ring_dontfork(io_uring *ring)
+    io_uring_probe *io_uring_get_probe_ring(io_uring *ring)
+    void io_uring_free_probe(io_uring_probe *probe)
+    int io_uring_opcode_supported(const io_uring_probe *probe, int op)
+    void io_uring_prep_poll_multishot(io_uring_sqe *sqe, int fd, unsigned mask)
+    void io_uring_prep_poll_add(io_uring_sqe *sqe, int fd, unsigned mask)
+    void io_uring_prep_timeout(io_uring_sqe *sqe, __kernel_timespec *ts, unsigned count, unsigned flags)

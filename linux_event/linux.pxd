@@ -1,0 +1,63 @@
+# linux.pxd: what the package uses of the C library beyond what Cython declares.
+
+from libc.stdint cimport uint64_t
+from posix.types cimport pid_t
+
+cdef extern from "<poll.h>" nogil:
+    enum:
+        POLLIN
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    enum:
+        EFD_CLOEXEC
+        EFD_NONBLOCK
+    int eventfd(unsigned count, int flags)
+    int eventfd_write(int fd, uint64_t value)
+
+cdef extern from "<sys/stat.h>" nogil:
+    struct stat:
+        unsigned st_mode
+        unsigned long st_dev
+        unsigned long st_ino
+    int fstat(int fd, stat *buffer)
+    bint S_ISBLK(unsigned mode)
+    bint S_ISCHR(unsigned mode)
+    bint S_ISREG(unsigned mode)
+    bint S_ISDIR(unsigned mode)
+
+cdef extern from "<sys/syscall.h>" nogil:
+    enum:
+        SYS_gettid
+        SYS_io_uring_register
+        SYS_io_uring_enter
+
+cdef extern from "<unistd.h>" nogil:
+    long syscall(long number, ...)
+    pid_t getpid()
+    int close(int fd)
+    int pipe2(int *fds, int flags)
+    Py_ssize_t read(int fd, void *buffer, size_t size)
+    Py_ssize_t write(int fd, const void *buffer, size_t size)
+    int dup3(int fd, int number, int flags)
+
+cdef extern from "<fcntl.h>" nogil:
+    enum:
+        F_DUPFD_CLOEXEC
+        O_CLOEXEC
+        O_NONBLOCK
+    int fcntl(int fd, int command, ...)
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int nanosleep(const timespec *request, timespec *remaining)
+
+cdef extern from "<sys/epoll.h>" nogil:
+    enum:
+        EPOLL_CLOEXEC
+        EPOLL_CTL_ADD
+    struct epoll_event:
+        unsigned events
+    int epoll_create1(int flags)
+    int epoll_ctl(int epoll, int operation, int fd, epoll_event *event)

@@ -1,0 +1,10 @@
+# loop.pxd: what extensions of other packages need to define watchers of their own.
+
+from linux_event.embedding cimport Embedding
+from linux_event.engine cimport Engine, loop_changed, loop_guard, op_start, op_stop
+
+cdef class Loop(Embedding):
+    pass
+
+# Give every loop the method `name`: `function(loop, ...)`, a Python function or a Cython function with binding.
+cdef int add_method(str name, object function) except -1

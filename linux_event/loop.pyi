@@ -1,0 +1,158 @@
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self, SupportsIndex, TypeVarTuple, overload
+
+from _typeshed import FileDescriptorLike
+
+from .engine import Engine
+from .events import Events
+from .statistics import Statistics
+from .views import LiveView
+from .watcher import Watcher
+from .watchers.idle import Idle
+from .watchers.io import IOWatcher
+from .watchers.signal import Signal
+from .watchers.timer import Periodic, Timer
+
+_Args = TypeVarTuple("_Args")
+
+class Loop(Engine):
+    def __init__(
+        self,
+        *,
+        entries: int = 256,
+        cq_entries: int | None = None,
+        sqpoll: bool = False,
+        busy_poll: float | SupportsIndex = 0.0,
+        idle_wait: float | SupportsIndex = 0.001,
+        max_events: int = 256,
+        debug: bool = False,
+    ) -> None: ...
+    def run(self, timeout: float | SupportsIndex | None = None) -> None: ...
+    def run_once(self, timeout: float | SupportsIndex | None = None) -> int: ...
+    def stop(self) -> None: ...
+    def stop_threadsafe(self) -> None: ...
+    def is_running(self) -> bool: ...
+    def is_closed(self) -> bool: ...
+    def defer(self, callback: Callable[[*_Args], object], *args: *_Args) -> None: ...
+    def post(self, callback: Callable[[*_Args], object], *args: *_Args) -> None: ...
+    def time(self) -> float: ...
+    def close(self) -> None: ...
+    def fileno(self) -> int: ...
+    def statistics(self) -> Statistics: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+    @property
+    def debug(self) -> bool: ...
+    @property
+    def watchers(self) -> LiveView[Watcher]: ...
+    @property
+    def io_watchers(self) -> LiveView[tuple[IOWatcher, ...]]: ...
+    @property
+    def signals(self) -> LiveView[tuple[Signal, ...]]: ...
+    @property
+    def on_error(self) -> Callable[[Any, Exception], object] | None: ...
+    @on_error.setter
+    def on_error(self, on_error: Callable[[Any, Exception], object] | None) -> None: ...
+
+    # With a callback a factory returns the watcher; without, a decorator that turns the callback into the watcher.
+    @overload
+    def io(
+        self,
+        fd: FileDescriptorLike,
+        poll: str | Events,
+        callback: Callable[[IOWatcher, Events], object],
+        *,
+        edge: bool = False,
+        data: Any = None,
+        priority: int = 0,
+        ref: bool = True,
+        start: bool = True,
+    ) -> IOWatcher: ...
+    @overload
+    def io(
+        self,
+        fd: FileDescriptorLike,
+        poll: str | Events,
+        *,
+        edge: bool = False,
+        data: Any = None,
+        priority: int = 0,
+        ref: bool = True,
+        start: bool = True,
+    ) -> Callable[[Callable[[IOWatcher, Events], object]], IOWatcher]: ...
+    @overload
+    def timer(
+        self,
+        after: float | SupportsIndex,
+        callback: Callable[[Timer], object],
+        *,
+        data: Any = None,
+        priority: int = 0,
+        ref: bool = True,
+        start: bool = True,
+    ) -> Timer: ...
+    @overload
+    def timer(
+        self,
+        after: float | SupportsIndex,
+        *,
+        data: Any = None,
+        priority: int = 0,
+        ref: bool = True,
+        start: bool = True,
+    ) -> Callable[[Callable[[Timer], object]], Timer]: ...
+    @overload
+    def periodic(
+        self,
+        interval: float | SupportsIndex,
+        callback: Callable[[Periodic], object],
+        *,
+        offset: float | SupportsIndex | None = None,
+        data: Any = None,
+        priority: int = 0,
+        ref: bool = True,
+        start: bool = True,
+    ) -> Periodic: ...
+    @overload
+    def periodic(
+        self,
+        interval: float | SupportsIndex,
+        *,
+        offset: float | SupportsIndex | None = None,
+        data: Any = None,
+        priority: int = 0,
+        ref: bool = True,
+        start: bool = True,
+    ) -> Callable[[Callable[[Periodic], object]], Periodic]: ...
+    @overload
+    def signal(
+        self,
+        signal: int | str,
+        callback: Callable[[Signal, int], object],
+        *,
+        data: Any = None,
+        priority: int = 0,
+        ref: bool = True,
+        start: bool = True,
+    ) -> Signal: ...
+    @overload
+    def signal(
+        self, signal: int | str, *, data: Any = None, priority: int = 0, ref: bool = True, start: bool = True
+    ) -> Callable[[Callable[[Signal, int], object]], Signal]: ...
+    @overload
+    def idle(
+        self,
+        callback: Callable[[Idle], object],
+        *,
+        data: Any = None,
+        priority: int = 0,
+        ref: bool = True,
+        start: bool = True,
+    ) -> Idle: ...
+    @overload
+    def idle(
+        self, *, data: Any = None, priority: int = 0, ref: bool = True, start: bool = True
+    ) -> Callable[[Callable[[Idle], object]], Idle]: ...

@@ -1,0 +1,18 @@
+from typing import NamedTuple
+
+__all__ = ["Statistics"]
+
+class Statistics(NamedTuple):
+    iterations: int
+    callbacks: int
+    completions: int
+    submissions: int
+    syscalls: int
+    cq_overflows: int
+    active_watchers: int
+    operations_in_flight: int
+    pool_buffers_in_use: int
+    requests_in_flight: int
+    watchers: int
+    timers: int
+    deferred: int

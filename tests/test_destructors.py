@@ -1,0 +1,154 @@
+"""Destructors, collections, recursion and tracing in the middle of the loop's work."""
+
+import gc
+import sys
+
+from _support import finish, made_loop, pipes, unraisable
+
+from linux_event import Loop
+
+# --- the interpreter around it --------------------------------------------------------------------------------------
+
+
+def test_a_collection_at_every_allocation():
+    threshold = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        with made_loop() as loop, pipes(3) as many:
+            called = []
+
+            def on_read(watcher, events):
+                called.append(watcher.data)
+                many[watcher.data].take()
+                loop.defer(lambda w: w.destroy(), watcher)
+
+            for number, pipe in enumerate(many):
+                loop.io(pipe.r, "r", on_read, data=number)
+                pipe.put()
+            loop.timer(0, lambda w: called.append("timer"))
+            loop.periodic(0.001, lambda w: w.destroy())
+            finish(loop)
+            assert sorted(called, key=str) == [0, 1, 2, "timer"]
+    finally:
+        gc.set_threshold(*threshold)
+
+
+def test_a_destructor_of_data_that_uses_the_loop(loop, pipe):
+    class Data:
+        def __del__(self):
+            seen.append(len(loop.watchers))
+            loop.timer(0, lambda w: seen.append("timer"))
+
+    seen = []
+    watcher = loop.io(pipe.r, "r", print, data=Data())
+    watcher.data = None
+    assert seen == [1]
+    watcher.data = Data()
+    watcher.destroy()
+    del watcher
+    finish(loop)
+    gc.collect()
+    finish(loop)
+    assert seen.count("timer") == 2
+
+
+def test_a_destructor_of_a_callback_that_uses_the_watcher(loop):
+    class Callback:
+        def __call__(self, watcher):
+            watcher.callback = print
+            called.append("called")
+
+        def __del__(self):
+            called.append("gone")
+            timer.stop()
+            timer.callback = repr
+
+    called = []
+    timer = loop.timer(0, Callback())
+    loop.run_once(0)
+    assert called == ["called", "gone"]
+    assert timer.callback is repr
+    assert not timer.is_active()
+
+
+def test_destructors_while_close_destroys():
+    class Callback:
+        def __call__(self, *args):
+            pass
+
+        def __del__(self):
+            try:
+                loop.timer(0, print)
+            except RuntimeError as error:
+                refused.append(str(error))
+            for watcher in loop.watchers.values():
+                watcher.destroy()
+
+    refused = []
+    loop = Loop()
+    for _ in range(10):
+        loop.timer(1, Callback())
+    loop.defer(Callback())
+    with unraisable() as swallowed:
+        loop.close()
+        gc.collect()
+    assert not swallowed
+    assert loop.is_closed()
+    assert len(loop.watchers) == 0
+    assert loop.statistics().timers == 0
+    assert len(refused) == 11
+
+
+def test_a_watcher_brought_back_to_life(loop):
+    saved = []
+
+    class Data:
+        def __init__(self):
+            self.watcher = loop.timer(0, print, start=False, data=self)
+
+        def __del__(self):
+            saved.append(self.watcher)
+
+    data = Data()
+    del data
+    gc.collect()
+    [watcher] = saved
+    called = []
+    assert not watcher.is_active()
+    assert not watcher.is_destroyed()
+    watcher.data = None
+    watcher.callback = called.append
+    watcher.start()
+    finish(loop)
+    assert called == [watcher]
+
+
+def test_deep_recursion_in_a_callback(loop):
+    seen = []
+    loop.on_error = lambda source, error: seen.append(type(error))
+
+    def recurse(watcher):
+        recurse(watcher)
+
+    loop.timer(0, recurse)
+    loop.timer(0, seen.append)
+    finish(loop)
+    assert seen[0] is RecursionError
+    assert len(seen) == 2
+
+
+def test_callbacks_in_a_trace_function(loop):
+    lines = []
+
+    def trace(frame, event, arg):
+        lines.append(event)
+        return trace
+
+    previous = sys.gettrace()
+    loop.timer(0, lambda w: None)
+    sys.settrace(trace)
+    try:
+        loop.run_once(0)
+    finally:
+        sys.settrace(previous)
+    assert "call" in lines

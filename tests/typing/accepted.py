@@ -1,0 +1,216 @@
+"""Programs that the stubs must accept, and the types that they must find in them. Checked, never run."""
+
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any, assert_type
+
+import linux_event
+from linux_event import (
+    DestroyedError,
+    Events,
+    Idle,
+    IOWatcher,
+    Loop,
+    LoopClosedError,
+    Periodic,
+    Signal,
+    Statistics,
+    Timer,
+    UringUnavailableError,
+    Watcher,
+    WrongThreadError,
+)
+from linux_event.views import LiveView
+
+
+class Object:
+    """Has fileno(), and methods that serve as callbacks."""
+
+    def fileno(self) -> int:
+        return 0
+
+    def on_events(self, watcher: IOWatcher, events: Events) -> bool:
+        return bool(events & Events.READ)
+
+    def on_signal(self, watcher: Signal, signum: int) -> None: ...
+
+    def on_any(self, watcher: Watcher) -> None: ...
+
+
+def on_io(watcher: IOWatcher, events: Events) -> None: ...
+def on_io_with_default(watcher: IOWatcher, events: Events, extra: int = 0) -> str:
+    return str(events)
+
+
+def on_anything(*args: object, **kwargs: object) -> None: ...
+def on_error(source: object, exception: BaseException) -> None: ...
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def loops() -> None:
+    loop = Loop()
+    loop = Loop(entries=8, cq_entries=64, sqpoll=True, busy_poll=1, idle_wait=0.5, max_events=1, debug=True)
+    assert_type(loop.run(), None)
+    assert_type(loop.run(timeout=1), None)
+    assert_type(loop.run_once(0.5), int)
+    assert_type(loop.run_once(None), int)
+    assert_type(loop.stop(), None)
+    assert_type(loop.stop_threadsafe(), None)
+    assert_type(loop.is_running(), bool)
+    assert_type(loop.is_closed(), bool)
+    assert_type(loop.time(), float)
+    assert_type(loop.fileno(), int)
+    assert_type(loop.debug, bool)
+    assert_type(loop.close(), None)
+    assert_type(loop.defer(add, 1, 2), None)
+    assert_type(loop.post(on_anything, 1, "two", None), None)
+    loop.post(loop.stop)
+    loop.defer(lambda: loop.timer(1, on_anything))
+    loop.on_error = on_error
+    loop.on_error = None
+    with loop as entered:
+        assert_type(entered, Loop)
+
+
+class OwnLoop(Loop):
+    def serve(self) -> None: ...
+
+
+def subclasses() -> None:
+    with OwnLoop(entries=16) as loop:
+        assert_type(loop, OwnLoop)
+        loop.serve()
+        assert_type(loop.idle(on_anything), Idle)
+
+
+def views(loop: Loop) -> None:
+    assert_type(loop.watchers, LiveView[Watcher])
+    assert_type(loop.watchers[1], Watcher)
+    assert_type(loop.io_watchers[0], tuple[IOWatcher, ...])
+    assert_type(loop.signals.get(signal.SIGINT), tuple[Signal, ...] | None)
+    for number, watchers in loop.signals.items():
+        assert_type(number, int)
+        assert_type(watchers, tuple[Signal, ...])
+    for watcher in loop.watchers.values():
+        watcher.destroy()
+    copy: dict[int, Watcher] = dict(loop.watchers)
+    assert_type(len(copy) + len(loop.watchers), int)
+
+
+def statistics(loop: Loop) -> None:
+    statistics = loop.statistics()
+    assert_type(statistics, Statistics)
+    assert_type(statistics.iterations, int)
+    assert_type(statistics.requests_in_flight, int)
+    assert_type(statistics._asdict(), dict[str, Any])
+
+
+def io_watchers(loop: Loop, sock: socket.socket) -> None:
+    assert_type(IOWatcher(loop, 0, "r", on_io), IOWatcher)
+    assert_type(loop.io(sock, "rw", on_io), IOWatcher)
+    assert_type(loop.io(Object(), Events.READ | Events.PRIORITY, Object().on_events, edge=True), IOWatcher)
+    assert_type(
+        loop.io(0, poll="w", callback=on_io_with_default, data=1, priority=2, ref=False, start=False), IOWatcher
+    )
+    watcher = loop.io(sock, "r", lambda watcher, events: watcher.stop() if events & Events.HANGUP else None)
+    watcher.poll = "rw"
+    watcher.poll = Events.WRITE
+    assert_type(watcher.poll, Events)
+    assert_type(watcher.fd, int)
+    assert_type(watcher.edge, bool)
+    assert_type(watcher.callback, Callable[[IOWatcher, Events], object] | None)
+    watcher.callback = on_io
+
+    @loop.io(sock, "r")
+    def readable(watcher: IOWatcher, events: Events) -> None:
+        assert_type(str(events), str)
+
+    assert_type(readable, IOWatcher)
+    readable.stop()
+
+    @loop.io(sock, "r", edge=True, priority=-2, data="x", ref=False, start=False)
+    def on_edge(watcher: IOWatcher, events: Events) -> bool:
+        return True
+
+    assert_type(on_edge, IOWatcher)
+
+
+def timers(loop: Loop) -> None:
+    assert_type(Timer(loop, 1, on_anything), Timer)
+    timer = loop.timer(0.5, lambda timer: timer.start(), data={}, priority=1)
+    assert_type(timer, Timer)
+    assert_type(timer.after, float)
+    timer.after = 2
+    assert_type(timer.remaining, float)
+    timer.callback = Object().on_any
+
+    @loop.timer(5)
+    def fired(watcher: Timer) -> None: ...
+
+    assert_type(fired, Timer)
+
+    assert_type(Periodic(loop, 1, on_anything, offset=0), Periodic)
+    periodic = loop.periodic(1, on_anything, offset=None)
+    assert_type(periodic.interval, float)
+    assert_type(periodic.missed, int)
+
+    @loop.periodic(1, offset=0.5)
+    def ticked(watcher: Periodic) -> None: ...
+
+    assert_type(ticked, Periodic)
+
+
+def signals(loop: Loop) -> None:
+    assert_type(Signal(loop, signal.SIGINT, on_anything), Signal)
+    loop.signal(2, Object().on_signal)
+    watcher = loop.signal("INT", lambda watcher, signum: watcher.loop.stop())
+    assert_type(watcher.signum, int)
+    info = watcher.info
+    if info is not None:
+        assert_type(info.pid, int | None)
+
+    @loop.signal("SIGTERM")
+    def terminated(watcher: Signal, signum: int) -> None: ...
+
+    assert_type(terminated, Signal)
+
+
+def idles(loop: Loop) -> None:
+    assert_type(Idle(loop, on_anything), Idle)
+    assert_type(loop.idle(Object().on_any), Idle)
+
+    @loop.idle()
+    def idle(watcher: Idle) -> None: ...
+
+    assert_type(idle, Idle)
+
+
+def every_watcher(watcher: Watcher, timer: Timer) -> None:
+    assert_type(watcher.start(), Watcher)
+    assert_type(timer.start().stop(), Timer)
+    assert_type(watcher.destroy(), None)
+    assert_type(watcher.is_active(), bool)
+    assert_type(watcher.is_destroyed(), bool)
+    assert_type(watcher.id, int)
+    assert_type(watcher.loop, Loop)
+    assert_type(watcher.data, Any)
+    assert_type(watcher.priority, int)
+    assert_type(watcher.ref, bool)
+    watcher.data = "anything"
+    watcher.priority = -2
+    watcher.ref = False
+    with timer as entered:
+        assert_type(entered, Timer)
+
+
+def events_and_errors(events: Events) -> None:
+    assert_type(events | Events.WRITE, Events)
+    assert_type(~events, Events)
+    assert_type(f"{events}", str)
+    errors: list[type[RuntimeError]] = [LoopClosedError, WrongThreadError, DestroyedError]
+    refused: type[OSError] = UringUnavailableError
+    assert_type(linux_event.get_include(), str)
+    assert_type(linux_event.__version__, str)
+    print(errors, refused)
