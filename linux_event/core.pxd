@@ -46,7 +46,6 @@ cdef extern from "le_ring.h" nogil:
         uint32_t enter_flags
         bint is_open
         bint is_enabled
-        bint is_deferred
         bint is_polled
     uint32_t le_ring_publish(le_ring *ring)
     uint32_t le_ring_sq_flags(const le_ring *ring)
@@ -203,7 +202,6 @@ cdef extern from "le_loop.h" nogil:
     int le_loop_visit(const le_loop *loop, size_t watcher_offset, le_visit visit, void *arg)
     bint le_op_start(le_loop *loop, le_op *op)
     bint le_op_stop(le_loop *loop, le_op *op)
-    le_link *le_op_recall(le_loop *loop, le_link *link)
     le_op *le_op_next_finished(le_loop *loop)
     void le_loop_take_rearmed(le_loop *loop)
     bint le_loop_fill(le_loop *loop)

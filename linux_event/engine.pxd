@@ -16,7 +16,7 @@ cdef class Engine:
     cdef uint64_t owner_state_id  # of that thread in the interpreter
     cdef bint in_main_thread  # the owner is
     cdef int wake_fd
-    cdef uint32_t entries, cq_entries  # asked for
+    cdef int outer_fd  # what another event loop waits for, or -1
     cdef bint sees_interrupts  # in this run: the pipe is Python's wake-up fd, or the thread is not the main one
     cdef bint is_debugging
     cdef int64_t busy_poll_ns
@@ -55,6 +55,5 @@ cdef int op_stop(Engine loop, le_op *op) except -1
 # Let loops with debug=True call `function(loop)` before each wait.
 cdef int add_debug_check(object function) except -1
 cdef int guard_state(Engine loop) except -1
-# Whether the thread that owns the loop has ended; whether the calling thread may use the loop.
-cdef bint owner_is_gone(Engine loop) noexcept
+# Whether the calling thread may use the loop.
 cdef bint owns(Engine loop) noexcept

@@ -20,12 +20,13 @@ from linux_event.core cimport (
 from linux_event.arguments cimport callable_argument
 from linux_event.errors cimport check, check_errno
 from linux_event.linux cimport (
-    EFD_CLOEXEC, EFD_NONBLOCK, SYS_gettid, close, eventfd, eventfd_write, getpid, nanosleep, syscall, timespec,
+    EFD_CLOEXEC, EFD_NONBLOCK, close, eventfd, eventfd_write, nanosleep, timespec,
 )
 from linux_event.interrupts cimport (
     signal_pipe_close, signal_pipe_drain, signal_pipe_init, signal_pipe_install, signal_pipe_restore,
 )
-from linux_event.ring cimport RING_DEFERRED, RING_POLLED, open_ring
+from linux_event.ring cimport open_ring
+from linux_event.threads cimport thread_is_main, thread_state_id
 
 import os
 import weakref
@@ -57,13 +58,6 @@ cdef extern from *:
     PyObject *PyObject_CallNoArgs(PyObject *callable) noexcept
     PyObject *PyObject_Call(PyObject *callable, PyObject *args, PyObject *keywords) noexcept
     bint unlikely "LE_UNLIKELY"(bint condition) nogil
-    ctypedef struct PyThreadState:
-        pass
-    PyThreadState *PyThreadState_Get()
-    PyThreadState *PyThreadState_Next(PyThreadState *thread)
-    PyThreadState *PyInterpreterState_ThreadHead(void *interpreter)
-    void *PyInterpreterState_Get()
-    uint64_t PyThreadState_GetID(PyThreadState *thread)
 
 cdef enum:
     ENTER_TRIES = 10  # while the kernel is short of something: 1, 2, 4, ... milliseconds apart
@@ -90,7 +84,7 @@ cdef class Engine:
     def __cinit__(self):
         le_loop_init(&self.core)
         self.core.state = LE_LOOP_CLOSED  # until open()
-        self.wake_fd = -1
+        self.wake_fd = self.outer_fd = -1
         signal_pipe_init(&self.interrupts)
         self.wake_op.cls = &waker_class
         self.signal_op.cls = &signal_pipe_class
@@ -103,8 +97,7 @@ cdef class Engine:
 
     cdef int open(self, uint32_t entries, uint32_t cq_entries, bint sqpoll) except -1:
         """Open the ring and the eventfd; from now on the loop is usable."""
-        self.entries, self.cq_entries = entries, cq_entries
-        open_ring(&self.core.ring, entries, cq_entries, RING_POLLED if sqpoll else RING_DEFERRED)
+        open_ring(&self.core.ring, entries, cq_entries, sqpoll)
         self.wake_fd = self.wake_op.fd = check_errno(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))
         self.core.state = LE_LOOP_OPEN
         live_engines.add(self)
@@ -364,8 +357,10 @@ cdef class Engine:
 
     cdef int wake(self) except -1:
         """End the sleep of the loop, or that of the event loop around it. The GIL guards the flags."""
-        if self.core.is_asleep or (self.core.is_embedded and not self.core.is_running):
+        if self.core.is_asleep:
             eventfd_write(self.wake_fd, 1)
+        elif self.core.is_embedded and not self.core.is_running:
+            eventfd_write(self.outer_fd, 1)
         return 0
 
     # -- Threads, and the end ----------------------------------------------------------------------------------------
@@ -377,8 +372,8 @@ cdef class Engine:
         check(self.core.ring.ops.enable(&self.core.ring))
         self.core.ring.is_enabled = True
         self.owner = le_thread_serial()
-        self.owner_state_id = PyThreadState_GetID(PyThreadState_Get())
-        self.in_main_thread = syscall(SYS_gettid) == getpid()
+        self.owner_state_id = thread_state_id()
+        self.in_main_thread = thread_is_main()
         op_start(self, &self.wake_op)
         return 0
 
@@ -508,22 +503,14 @@ cdef int run_signal_handlers(Engine self) except -1:
 cdef void close_fds(Engine self) noexcept:
     if self.wake_fd >= 0:
         close(self.wake_fd)
-        self.wake_fd = -1
+    if self.outer_fd >= 0:
+        close(self.outer_fd)
+    self.wake_fd = self.outer_fd = -1
     signal_pipe_close(&self.interrupts)
 
 
 cdef bint owns(Engine loop) noexcept:
     return loop.owner == 0 or loop.owner == le_thread_serial()
-
-
-cdef bint owner_is_gone(Engine loop) noexcept:
-    # Thread.join() returns when the interpreter has forgotten the thread, which may be before the system has.
-    cdef PyThreadState *thread = PyInterpreterState_ThreadHead(PyInterpreterState_Get())
-    while thread != NULL:
-        if PyThreadState_GetID(thread) == loop.owner_state_id:
-            return False
-        thread = PyThreadState_Next(thread)
-    return True
 
 
 cdef int guard_state(Engine loop) except -1:

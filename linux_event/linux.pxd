@@ -12,7 +12,9 @@ cdef extern from "<sys/eventfd.h>" nogil:
         EFD_CLOEXEC
         EFD_NONBLOCK
     int eventfd(unsigned count, int flags)
-    int eventfd_write(int fd, uint64_t value)
+    ctypedef uint64_t eventfd_t
+    int eventfd_read(int fd, eventfd_t *value)
+    int eventfd_write(int fd, eventfd_t value)
 
 cdef extern from "<sys/stat.h>" nogil:
     struct stat:
@@ -38,11 +40,9 @@ cdef extern from "<unistd.h>" nogil:
     int pipe2(int *fds, int flags)
     Py_ssize_t read(int fd, void *buffer, size_t size)
     Py_ssize_t write(int fd, const void *buffer, size_t size)
-    int dup3(int fd, int number, int flags)
 
 cdef extern from "<fcntl.h>" nogil:
     enum:
-        F_DUPFD_CLOEXEC
         O_CLOEXEC
         O_NONBLOCK
     int fcntl(int fd, int command, ...)

@@ -8,7 +8,8 @@ from linux_event.core cimport (
     le_fifo_count, le_index, le_index_first, le_table_get, le_watcher,
 )
 from linux_event.embedding cimport Embedding
-from linux_event.engine cimport guard_state, loop_guard, owner_is_gone, owns
+from linux_event.engine cimport guard_state, loop_guard, owns
+from linux_event.threads cimport thread_is_gone
 
 from linux_event.statistics import Statistics
 from linux_event.views import LiveView
@@ -175,17 +176,21 @@ statement, or call ``close``.
         return le_clock_ns() / 1e9
 
     def fileno(self):
-        """The ring's fd, an int, readable when the loop has something to do: for another event loop to wait for.
+        """Return an fd, an int, that is readable when the loop has something to do: for another event loop to wait for.
 
-        When it is readable call ``run_once(0)``. The calling thread becomes the owner of the loop. From the first call on the
-        loop uses a ring whose fd wakes those who wait for it, at a small price per event. Raises LoopClosedError,
-        WrongThreadError, and as the constructor does if there cannot be another ring. See io_uring(7), poll(2).
+        When it is readable call ``run_once(0)``. It is always the same one, and belongs to the loop. The calling thread
+        becomes the owner of the loop. From the first call on the kernel tells of each event through this fd, at a small price.
+
+        :raises LoopClosedError, WrongThreadError: as told by their names.
+        :raises OSError: no fd is left (EMFILE, ENFILE).
+
+        Stands on IORING_REGISTER_EVENTFD. See io_uring_register(2), eventfd(2), poll(2).
         """
         loop_guard(self)
         self.claim()
         if not self.core.is_embedded:
             self.embed()
-        return self.core.ring.uring.ring_fd
+        return self.outer_fd
 
     @property
     def on_error(self):
@@ -267,7 +272,7 @@ statement, or call ``close``.
             self.shut(False)
             return
         is_foreign = not owns(self)
-        if is_foreign and not owner_is_gone(self):
+        if is_foreign and not thread_is_gone(self.owner_state_id):
             loop_guard(self)
         if self.core.is_running:
             raise RuntimeError("the loop is running: call stop(), and close() after run() has returned")

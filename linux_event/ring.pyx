@@ -11,15 +11,13 @@ from libc.string cimport memset
 from linux_event.core cimport LE_NS_PER_S, LE_RING_ABI, le_ring, le_ring_ops, le_ring_publish, le_ring_sq_flags
 from linux_event.liburing cimport (
     IORING_ENTER_EXT_ARG, IORING_ENTER_GETEVENTS, IORING_ENTER_NO_IOWAIT, IORING_ENTER_SQ_WAIT, IORING_ENTER_SQ_WAKEUP,
-    IORING_FEAT_NO_IOWAIT, IORING_SETUP_COOP_TASKRUN, IORING_SETUP_CQSIZE, IORING_SETUP_DEFER_TASKRUN, IORING_SETUP_R_DISABLED,
+    IORING_FEAT_NO_IOWAIT, IORING_SETUP_CQSIZE, IORING_SETUP_DEFER_TASKRUN, IORING_SETUP_R_DISABLED,
     IORING_SETUP_SINGLE_ISSUER, IORING_SETUP_SQPOLL, IORING_SETUP_SUBMIT_ALL, IORING_SETUP_TASKRUN_FLAG, IORING_SQ_CQ_OVERFLOW,
     IORING_SQ_NEED_WAKEUP, LE_REGISTER_ENABLE_RINGS, __kernel_timespec, io_uring_free_probe, io_uring_get_probe_ring,
     io_uring_getevents_arg, io_uring_opcode_supported, io_uring_params, io_uring_probe, io_uring_queue_exit,
-    io_uring_queue_init_params, io_uring_ring_dontfork,
+    io_uring_queue_init_params, io_uring_register_eventfd, io_uring_ring_dontfork,
 )
-from linux_event.linux cimport (
-    F_DUPFD_CLOEXEC, O_CLOEXEC, SYS_io_uring_enter, SYS_io_uring_register, close, dup3, fcntl, nanosleep, syscall, timespec,
-)
+from linux_event.linux cimport SYS_io_uring_enter, SYS_io_uring_register, nanosleep, syscall, timespec
 
 import os
 
@@ -142,7 +140,7 @@ cdef int open_retrying(le_ring *ring, uint32_t entries, uint32_t cq_entries, uin
     return error
 
 
-cdef int open_ring(le_ring *ring, uint32_t entries, uint32_t cq_entries, ring_mode mode) except -1:
+cdef int open_ring(le_ring *ring, uint32_t entries, uint32_t cq_entries, bint sqpoll) except -1:
     """Open a disabled ring.
 
     Where the limit on locked memory refuses the sizes asked for, smaller queues are taken, the completion queue shrinking
@@ -153,12 +151,10 @@ cdef int open_ring(le_ring *ring, uint32_t entries, uint32_t cq_entries, ring_mo
     cdef uint32_t smaller
     cdef uint32_t cq_smaller
     cdef int error
-    if mode == RING_POLLED:
+    if sqpoll:
         flags |= IORING_SETUP_SQPOLL
-    elif mode == RING_DEFERRED:
-        flags |= IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG
     else:
-        flags |= IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG
+        flags |= IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG
     ring.ops = current_ops
     with nogil:
         error = open_retrying(ring, entries, cq_entries, flags)
@@ -175,29 +171,13 @@ cdef int open_ring(le_ring *ring, uint32_t entries, uint32_t cq_entries, ring_mo
     if error:
         raise_refused(-error, entries, cq_entries)
     ring.is_open = True
-    ring.is_deferred = mode == RING_DEFERRED
-    ring.is_polled = mode == RING_POLLED
+    ring.is_polled = sqpoll
     return 0
 
 
-cdef int replace_ring(le_ring *ring, le_ring *successor) noexcept nogil:
-    """Close a ring that has nothing in flight, and put another one in its place, under the same fd. Returns 0 or -errno."""
-    cdef int number = ring.uring.ring_fd
-    # liburing closes the fd together with the mappings: it gets a copy to close, because the number must stay taken.
-    cdef int copy = fcntl(number, F_DUPFD_CLOEXEC, 0)
-    if copy < 0:
-        return -errno
-    if dup3(successor.uring.ring_fd, number, O_CLOEXEC) < 0:
-        close(copy)
-        return -errno
-    close(successor.uring.ring_fd)
-    ring.uring.ring_fd = copy
-    ring.ops.close(ring)
-    ring[0] = successor[0]
-    ring.is_open = True
-    ring.uring.ring_fd = number
-    ring.uring.enter_ring_fd = number
-    return 0
+cdef int tell_by_eventfd(le_ring *ring, int fd) noexcept nogil:
+    """Let the kernel add to the eventfd whenever there is something to take. Returns 0 or -errno."""
+    return io_uring_register_eventfd(&ring.uring, fd)
 
 
 cdef raise_refused(int error, uint32_t entries, uint32_t cq_entries):
@@ -222,7 +202,7 @@ def probe():
     from linux_event.diagnosis import FEATURE_NAMES, OPERATION_NAMES
     cdef le_ring ring
     memset(&ring, 0, sizeof(ring))
-    open_ring(&ring, ENTRIES_FLOOR, 0, RING_DEFERRED)
+    open_ring(&ring, ENTRIES_FLOOR, 0, False)
     cdef io_uring_probe *answer = NULL
     try:
         answer = io_uring_get_probe_ring(&ring.uring)

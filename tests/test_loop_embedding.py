@@ -9,7 +9,7 @@ import time
 
 import pytest
 from _fault import unexpected
-from _support import BOUND, Pipe, made_loop, open_fds, pipes, rings, run_until
+from _support import BOUND, Pipe, made_loop, pipes, run_until
 
 # --- inside another event loop ------------------------------------------------------------------------------------
 
@@ -211,7 +211,6 @@ def test_fileno_asked_for_while_much_is_in_flight(entries, edge):
         for watcher in stopped:
             watcher.destroy()
         fd = loop.fileno()
-        assert rings(open_fds()) == [fd]
         for pipe in many[1::2]:
             pipe.put(b"after")
         while len(got) < 50:
@@ -223,7 +222,7 @@ def test_fileno_asked_for_while_much_is_in_flight(entries, edge):
 
 
 @pytest.mark.parametrize("edge", [False, True])
-@pytest.mark.parametrize("iterations", [0])
+@pytest.mark.parametrize("iterations", [0, 1])
 def test_fileno_asked_for_before_a_watcher_was_submitted(loop, pipe, edge, iterations):
     with pipes(3) as others:
         for other in others:

@@ -269,8 +269,8 @@ def test_every_fd_is_close_on_exec_and_closed_by_close(arguments):
         loop.post(lambda: None)
         loop.run_once(0)
         ours = set(open_fds()) - set(before) - {pipe.r, pipe.w}
-        assert loop.fileno() in open_fds()
         assert len(rings({fd: open_fds()[fd] for fd in ours})) == 1
+        assert loop.fileno() in open_fds()
         for fd in set(open_fds()) - set(before):
             assert fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC, open_fds()[fd]
         loop.close()

@@ -30,7 +30,7 @@ LAYERS = (
     ("liburing", "linux"),
     ("core",),
     ("diagnosis", "errors", "events", "statistics", "views"),
-    ("arguments", "interrupts", "ring"),
+    ("arguments", "interrupts", "ring", "threads"),
     ("engine",),
     ("embedding",),
     ("loop",),

@@ -59,7 +59,7 @@ struct le_loop {
     uint8_t is_stopping; /* stop() was called */
     uint8_t is_reordered; /* a collected watcher has changed its lane */
     uint8_t is_signalled; /* the pipe of the Python signals has been written to */
-    uint8_t is_embedded; /* fileno() was called: another event loop waits for the ring */
+    uint8_t is_embedded; /* fileno() was called: another event loop waits for this one */
 };
 _Static_assert(offsetof(struct le_loop, ring) == 0, "le_loop begins with its ring");
 
@@ -138,19 +138,6 @@ static inline int le_op_stop(struct le_loop *loop, struct le_op *op)
     default:
         return 0;
     }
-}
-
-/* End a request in flight, to be made again: the ring is about to be replaced. Returns the link after it. */
-static inline struct le_link *le_op_recall(struct le_loop *loop, struct le_link *link)
-{
-    struct le_op *op = LE_OP_OF_LINK(link);
-    struct le_link *next = link->next;
-    if (op->state == LE_OP_IN_FLIGHT) {
-        op->restart = 1;
-        le_op_move(op, LE_OP_CANCEL_QUEUED, &loop->to_cancel);
-        loop->cancelling++;
-    }
-    return next;
 }
 
 /* Take the next finished request out of its list; the caller drops the reference on its owner. */

@@ -37,7 +37,6 @@ struct le_ring {
     uint32_t enter_flags;  /* added to every enter */
     uint8_t is_open;
     uint8_t is_enabled;
-    uint8_t is_deferred; /* DEFER_TASKRUN: completions appear only inside enter */
     uint8_t is_polled;   /* SQPOLL: a kernel thread takes the entries */
 };
 _Static_assert(offsetof(struct le_ring, uring) == 0, "le_ring begins with liburing's");

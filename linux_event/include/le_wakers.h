@@ -8,7 +8,7 @@
 
 #include "le_loop.h"
 
-/* The nearest deadline as a timer of the kernel. Needed only while another event loop waits for the ring: while this loop
+/* The nearest deadline as a timer of the kernel. Needed only while another event loop waits for this one: while this loop
  * waits itself, the deadline is the timeout of the wait. */
 struct le_deadline {
     struct le_op op;

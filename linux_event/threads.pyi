@@ -1,0 +1,1 @@
+# Nothing here is for Python: the module has C functions only.
