@@ -306,9 +306,11 @@ static inline void le_watcher_collect(struct le_loop *loop, struct le_watcher *w
 }
 
 /* What was collected before the loop was left may have been consumed since: ask the level-triggered watchers again, before
- * those that have been called, in the order in which they were collected. */
+ * those that have been called, in the order in which they were collected. Whether the loop is idle will be seen anew. */
 static inline void le_loop_uncollect(struct le_loop *loop)
 {
+    for (struct le_link *link = loop->idle.next; link != &loop->idle; link = link->next)
+        le_watcher_unpend(loop, LE_CONTAINER(link, struct le_idle, link)->watcher);
     for (unsigned rank = 0; rank < LE_PRIORITIES; rank++) {
         struct le_link *head = &loop->lanes[LE_LANE_COMPLETIONS][rank];
         for (struct le_link *link = head->prev, *former; link != head; link = former) {
@@ -366,11 +368,11 @@ static inline void le_loop_collect_timers(struct le_loop *loop, int64_t now_ns)
         le_heap_trim(&loop->heap);
 }
 
-/* Collect all active idle watchers. */
+/* Collect all active idle watchers, in the lanes of the timers: all of them belong to this iteration. */
 static inline void le_loop_collect_idle(struct le_loop *loop)
 {
     for (struct le_link *link = loop->idle.next; link != &loop->idle; link = link->next)
-        le_watcher_collect(loop, LE_CONTAINER(link, struct le_idle, link)->watcher, LE_LANE_COMPLETIONS);
+        le_watcher_collect(loop, LE_CONTAINER(link, struct le_idle, link)->watcher, LE_LANE_TIMERS);
 }
 
 typedef int (*le_visit)(void *object, void *arg);

@@ -204,3 +204,30 @@ def test_repr(loop):
     idle.stop()
     assert repr(idle).startswith(f"<Idle id={idle.id} ")
     assert repr(idle) != f"<Idle id={idle.id} active>"
+
+
+def test_all_belong_to_one_iteration_however_many():
+    with made_loop(max_events=2) as loop:
+        called = []
+        for number in range(10):
+            loop.idle(lambda watcher: called.append(watcher.data), data=number)
+        assert loop.run_once(0) == 10
+        assert called == list(range(10))
+
+
+def test_those_left_over_by_an_interrupt_wait_for_the_next_idle_iteration(loop):
+    called = []
+
+    def interrupt(watcher):
+        watcher.destroy()
+        raise KeyboardInterrupt
+
+    loop.idle(interrupt)
+    loop.idle(lambda watcher: called.append("idle"))
+    with pytest.raises(KeyboardInterrupt):
+        loop.run()
+    loop.timer(0, lambda watcher: called.append("timer"))
+    assert loop.run_once(0) == 1
+    assert called == ["timer"]
+    assert loop.run_once(0) == 1
+    assert called == ["timer", "idle"]
