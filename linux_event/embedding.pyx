@@ -35,7 +35,7 @@ cdef class Embedding(Engine):
 
     cdef int tend_embedding(self) except -1:
         """Make the eventfd readable when, and only when, there is something to do. After every run and change from outside."""
-        cdef eventfd_t count
+        cdef eventfd_t count = 0
         if not self.core.is_embedded or self.core.is_running or self.core.state != LE_LOOP_OPEN:
             return 0
         if self.core.heap.count:
