@@ -11,9 +11,10 @@ from linux_event.core cimport (
     LE_LOOP_OPEN, LE_NS_NEVER, LE_OP_ABI, le_deadline_on_cqe, le_deadline_prep, le_deadline_set, le_fifo_count,
     le_list_is_empty, le_loop_has_queued, le_loop_wants_enter, le_op_class, le_ring_cq_ready,
 )
-from linux_event.engine cimport Engine, op_stop
+from linux_event.engine cimport Engine
 from linux_event.errors cimport check, check_errno
 from linux_event.linux cimport EFD_CLOEXEC, EFD_NONBLOCK, close, eventfd, eventfd_read, eventfd_t, eventfd_write
+from linux_event.requests cimport op_stop
 from linux_event.ring cimport tell_by_eventfd
 
 cdef enum:

@@ -1,7 +1,8 @@
 # loop.pxd: what extensions of other packages need to define watchers of their own.
 
 from linux_event.embedding cimport Embedding
-from linux_event.engine cimport Engine, loop_changed, loop_guard, op_start, op_stop
+from linux_event.engine cimport Engine, loop_changed
+from linux_event.requests cimport loop_guard, op_start, op_stop
 
 cdef class Loop(Embedding):
     pass

@@ -8,7 +8,7 @@ from linux_event.core cimport (
     le_fifo_count, le_index, le_index_first, le_table_get, le_watcher,
 )
 from linux_event.embedding cimport Embedding
-from linux_event.engine cimport guard_state, loop_guard, owns
+from linux_event.requests cimport guard_state, loop_guard, owns
 from linux_event.threads cimport thread_is_gone
 
 from linux_event.statistics import Statistics

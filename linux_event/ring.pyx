@@ -12,10 +12,10 @@ from linux_event.core cimport LE_NS_PER_S, LE_RING_ABI, le_ring, le_ring_ops, le
 from linux_event.liburing cimport (
     IORING_ENTER_EXT_ARG, IORING_ENTER_GETEVENTS, IORING_ENTER_NO_IOWAIT, IORING_ENTER_SQ_WAIT, IORING_ENTER_SQ_WAKEUP,
     IORING_FEAT_NO_IOWAIT, IORING_SETUP_CQSIZE, IORING_SETUP_DEFER_TASKRUN, IORING_SETUP_R_DISABLED,
-    IORING_SETUP_SINGLE_ISSUER, IORING_SETUP_SQPOLL, IORING_SETUP_SUBMIT_ALL, IORING_SETUP_TASKRUN_FLAG, IORING_SQ_CQ_OVERFLOW,
-    IORING_SQ_NEED_WAKEUP, LE_REGISTER_ENABLE_RINGS, __kernel_timespec, io_uring_free_probe, io_uring_get_probe_ring,
-    io_uring_getevents_arg, io_uring_opcode_supported, io_uring_params, io_uring_probe, io_uring_queue_exit,
-    io_uring_queue_init_params, io_uring_register_eventfd, io_uring_ring_dontfork,
+    IORING_SETUP_SINGLE_ISSUER, IORING_SETUP_SQPOLL, IORING_SETUP_SUBMIT_ALL, IORING_SETUP_TASKRUN_FLAG,
+    IORING_SQ_CQ_OVERFLOW, IORING_SQ_NEED_WAKEUP, LE_REGISTER_ENABLE_RINGS, __kernel_timespec, io_uring_free_probe,
+    io_uring_get_probe_ring, io_uring_getevents_arg, io_uring_opcode_supported, io_uring_params, io_uring_probe,
+    io_uring_queue_exit, io_uring_queue_init_params, io_uring_register_eventfd, io_uring_ring_dontfork,
 )
 from linux_event.linux cimport SYS_io_uring_enter, SYS_io_uring_register, nanosleep, syscall, timespec
 

@@ -9,8 +9,9 @@ from linux_event.core cimport (
     LE_WATCHER_DESTROYED, LE_WATCHER_OBJECT, LE_WATCHER_REF, le_table_add, le_table_remove, le_watcher_activate,
     le_watcher_class, le_watcher_deactivate, le_watcher_is, le_watcher_prioritize,
 )
-from linux_event.engine cimport Engine, loop_changed, loop_guard
+from linux_event.engine cimport Engine, loop_changed
 from linux_event.errors cimport check_memory
+from linux_event.requests cimport loop_guard
 
 from linux_event.errors import DestroyedError
 

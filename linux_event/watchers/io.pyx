@@ -16,13 +16,14 @@ from linux_event.core cimport (
     le_loop, le_op, le_op_class, le_op_verdict, le_poll, le_poll_complete, le_poll_prep, le_recheck, le_recheck_push,
     le_watcher, le_watcher_class, le_watcher_collect, le_watcher_function, le_watcher_is, le_watcher_unpend,
 )
-from linux_event.engine cimport Engine, add_debug_check, loop_changed, op_start, op_stop
+from linux_event.engine cimport Engine, add_debug_check, loop_changed
 from linux_event.errors cimport check_errno, check_memory
 from linux_event.linux cimport (
     EPOLL_CLOEXEC, EPOLL_CTL_ADD, S_ISBLK, S_ISCHR, S_ISDIR, S_ISREG, close, epoll_create1, epoll_ctl, epoll_event, fstat,
     stat,
 )
 from linux_event.loop cimport add_method
+from linux_event.requests cimport op_start, op_stop
 from linux_event.watcher cimport (
     Watcher, decorator, watcher_begin, watcher_deactivate, watcher_guard, watcher_leave, watcher_options,
 )

@@ -17,10 +17,10 @@ from linux_event.core cimport (
     le_signal_queue_pop, le_signal_queue_reserve, le_signal_record, le_waker_prep, le_watcher_class, le_watcher_collect,
     le_watcher_function,
 )
-from linux_event.engine cimport op_start, op_stop
 from linux_event.errors cimport check_errno, check_memory
 from linux_event.linux cimport EFD_CLOEXEC, EFD_NONBLOCK, close, eventfd
 from linux_event.loop cimport add_method
+from linux_event.requests cimport op_start, op_stop
 from linux_event.watcher cimport Watcher, decorator, watcher_begin, watcher_leave, watcher_options
 
 import os

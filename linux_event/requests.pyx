@@ -1,0 +1,251 @@
+"""Requests: what a loop has at the kernel. Entering the ring, starting and ending requests, the thread that may do so, and
+what becomes of it all in a forked child and in a garbage collection.
+
+The phases of an iteration are in engine.pyx, which derives from it.
+"""
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport EAGAIN, EBADR, EBUSY, EINTR, ENOMEM, ETIME
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from linux_event.core cimport (
+    LE_LOOP_CLOSED, LE_LOOP_FORKED, LE_LOOP_OPEN, LE_OP_ABI, le_loop_fill, le_loop_free, le_loop_init, le_loop_reap,
+    le_loop_take_rearmed, le_loop_visit, le_op, le_op_class, le_op_next_finished, le_op_owner, le_op_start, le_op_stop,
+    le_ring_is_flagged, le_signal_on_cqe, le_visit, le_waker_on_cqe, le_waker_prep,
+)
+from linux_event.errors cimport check, check_errno
+from linux_event.interrupts cimport signal_pipe_close, signal_pipe_init, signal_pipe_restore
+from linux_event.linux cimport EFD_CLOEXEC, EFD_NONBLOCK, close, eventfd, nanosleep, timespec
+from linux_event.ring cimport open_ring
+from linux_event.threads cimport thread_is_main, thread_state_id
+
+import os
+import weakref
+
+from linux_event.errors import LoopClosedError, WrongThreadError
+
+cdef extern from *:
+    """
+    /* A number for every thread that ever lived: the identifiers of the system are used again after a thread has ended. */
+    static uint64_t le_thread_serial(void)
+    {
+        static uint64_t last;
+        static __thread uint64_t serial __attribute__((tls_model("initial-exec")));
+        if (LE_UNLIKELY(!serial))
+            serial = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
+        return serial;
+    }
+
+    #define LE_TRAVERSE_SLOT(type) (((PyTypeObject *)(type))->tp_traverse)
+    #define LE_SET_TRAVERSE(type, function) (((PyTypeObject *)(type))->tp_traverse = (traverseproc)(function))
+    """
+    uint64_t le_thread_serial() nogil
+    ctypedef int (*visitproc)(void *, void *) noexcept nogil
+    ctypedef int (*traverseproc)(PyObject *, visitproc, void *) noexcept nogil
+    traverseproc LE_TRAVERSE_SLOT(object type)
+    void LE_SET_TRAVERSE(object type, traverseproc traverse)
+    bint unlikely "LE_UNLIKELY"(bint condition) nogil
+
+cdef enum:
+    ENTER_TRIES = 10  # while the kernel is short of something: 1, 2, 4, ... milliseconds apart
+    SETTLE_NS = 10_000_000
+    SETTLE_TRIES = 20
+
+cdef object live_requests = weakref.WeakSet()
+
+cdef le_op_class waker_class
+waker_class.abi = LE_OP_ABI
+waker_class.name = "waker"
+waker_class.prep = le_waker_prep
+waker_class.on_cqe = le_waker_on_cqe
+cdef le_op_class signal_pipe_class = waker_class
+signal_pipe_class.name = "signal pipe"
+signal_pipe_class.on_cqe = le_signal_on_cqe
+
+
+cdef class Requests:
+    """What a loop has at the kernel. Not to be used by itself: see Loop."""
+
+    def __cinit__(self):
+        le_loop_init(&self.core)
+        self.core.state = LE_LOOP_CLOSED  # until open()
+        self.wake_fd = self.outer_fd = -1
+        signal_pipe_init(&self.interrupts)
+        self.wake_op.cls = &waker_class
+        self.signal_op.cls = &signal_pipe_class
+
+    def __dealloc__(self):
+        if self.core.ring.is_open:
+            self.core.ring.ops.close(&self.core.ring)
+        close_fds(self)
+        le_loop_free(&self.core)
+
+    cdef int open(self, uint32_t entries, uint32_t cq_entries, bint sqpoll) except -1:
+        """Open the ring and the eventfd; from now on the loop is usable."""
+        open_ring(&self.core.ring, entries, cq_entries, sqpoll)
+        self.wake_fd = self.wake_op.fd = check_errno(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))
+        self.core.state = LE_LOOP_OPEN
+        live_requests.add(self)
+        return 0
+
+    cdef int enter(self, uint32_t wait_nr, int64_t timeout_ns) except -1:
+        """Submit everything queued, wait for wait_nr completions at most timeout_ns, and take all completions."""
+        cdef timespec pause
+        cdef int result = 0, tries = 0
+        cdef uint64_t before
+        cdef bint is_last
+        le_loop_take_rearmed(&self.core)
+        while True:
+            # A full submission queue is handed over, and filled again. That may bring completions: then there is no wait.
+            is_last = le_loop_fill(&self.core)
+            if not is_last:
+                wait_nr = 0
+            if wait_nr:
+                self.core.is_asleep = True
+                with nogil:
+                    result = self.core.ring.ops.enter(&self.core.ring, wait_nr, timeout_ns)
+                self.core.is_asleep = False
+            else:
+                result = self.core.ring.ops.enter(&self.core.ring, 0, 0)
+            le_loop_reap(&self.core)
+            if result == -EINTR:
+                # A handler may stop the loop or raise: the caller looks again at what there is to wait for.
+                PyErr_CheckSignals()
+            if is_last and (result >= 0 or result == -EINTR or result == -ETIME):
+                break
+            if result > 0 or result == -EINTR:
+                tries = 0
+                continue
+            if result == -EBADR:
+                raise OSError(EBADR, "the kernel has dropped completions for lack of memory: close this loop", "io_uring_enter")
+            # The kernel is short of memory, or its queue of completions is full: taking them and a pause help.
+            if result not in (-EAGAIN, -EBUSY, -ENOMEM, -ETIME, 0) or tries == ENTER_TRIES:
+                raise OSError(-result, f"{os.strerror(-result)} (the kernel refuses to go on with this loop)", "io_uring_enter")
+            pause.tv_sec = 0
+            pause.tv_nsec = 1_000_000 << min(tries, 5)
+            tries += 1
+            with nogil:
+                nanosleep(&pause, NULL)
+        # The kernel does what it has put off in small portions: all that is ready now belongs to this iteration. The flag may
+        # stay up with nothing behind it, when another processor raises it late: an enter that brings nothing is the last.
+        while result >= 0 and le_ring_is_flagged(&self.core.ring) and self.core.pending < self.batch_max:
+            before = self.core.completions
+            result = self.core.ring.ops.enter(&self.core.ring, 0, 0)
+            le_loop_reap(&self.core)
+            if self.core.completions == before:
+                break
+        return 0
+
+    cdef int release_finished(self) except -1:
+        """Drop the references on the owners of requests that have come to their end."""
+        cdef le_op *op = le_op_next_finished(&self.core)
+        while op != NULL:
+            if le_op_owner(op) != NULL:
+                Py_DECREF(<object>le_op_owner(op))
+            op = le_op_next_finished(&self.core)
+        return 0
+
+    cdef int claim(self) except -1:
+        """Make the calling thread the owner, if there is none yet."""
+        if self.owner:
+            return 0
+        check(self.core.ring.ops.enable(&self.core.ring))
+        self.core.ring.is_enabled = True
+        self.owner = le_thread_serial()
+        self.owner_state_id = thread_state_id()
+        self.in_main_thread = thread_is_main()
+        op_start(self, &self.wake_op)
+        return 0
+
+    cdef int settle(self) except -1:
+        """Let the kernel finish what was cancelled, so that the peer of an fd that is closed next sees the end."""
+        cdef int tries = 0
+        while self.core.cancelling and tries < SETTLE_TRIES:
+            self.enter(1, SETTLE_NS)
+            self.release_finished()
+            tries += 1
+        return 0
+
+    cdef int die_in_child(self) except -1:
+        """After a fork, in the child: the queues are not mapped here (io_uring_ring_dontfork) and the fds are copies."""
+        self.core.state = LE_LOOP_FORKED
+        self.core.is_running = self.core.is_asleep = False
+        self.core.ring.is_open = False
+        close(self.core.ring.uring.ring_fd)
+        signal_pipe_restore(&self.interrupts)
+        close_fds(self)
+        return 0
+
+
+cdef void close_fds(Requests self) noexcept:
+    if self.wake_fd >= 0:
+        close(self.wake_fd)
+    if self.outer_fd >= 0:
+        close(self.outer_fd)
+    self.wake_fd = self.outer_fd = -1
+    signal_pipe_close(&self.interrupts)
+
+
+cdef bint owns(Requests loop) noexcept:
+    return loop.owner == 0 or loop.owner == le_thread_serial()
+
+
+cdef int guard_state(Requests loop) except -1:
+    if loop.core.state == LE_LOOP_FORKED:
+        raise RuntimeError("this loop belongs to the parent process: it is dead in a forked child, create a new Loop here")
+    if loop.core.state == LE_LOOP_CLOSED:
+        raise LoopClosedError("the loop is closed: create a new one")
+    return 0
+
+
+cdef int loop_guard(Requests loop) except -1:
+    if unlikely(loop.core.state != LE_LOOP_OPEN):
+        guard_state(loop)
+    if unlikely(not owns(loop)):
+        raise WrongThreadError(
+            "this loop belongs to the thread that first ran it: from other threads call post() or stop_threadsafe()")
+    return 0
+
+
+cdef int op_start(Requests loop, le_op *op) except -1:
+    if le_op_start(&loop.core, op) and le_op_owner(op) != NULL:
+        Py_INCREF(<object>le_op_owner(op))
+    return 0
+
+
+cdef int op_stop(Requests loop, le_op *op) except -1:
+    if le_op_stop(&loop.core, op) and le_op_owner(op) != NULL:
+        Py_DECREF(<object>le_op_owner(op))
+    return 0
+
+
+# -- Garbage collection: the references that the loop holds in C --------------------------------------------------------
+
+cdef traverseproc traverse_fields = LE_TRAVERSE_SLOT(Requests)
+
+
+@cython.linetrace(False)
+@cython.profile(False)
+cdef int traverse(PyObject *loop, visitproc visit, void *arg) noexcept nogil:
+    cdef int result = traverse_fields(loop, visit, arg)
+    if result:
+        return result
+    return le_loop_visit(&(<Requests>loop).core, sizeof(PyObject), <le_visit>visit, arg)
+
+
+LE_SET_TRAVERSE(Requests, traverse)
+
+
+# -- Fork --------------------------------------------------------------------------------------------------------------
+
+def _after_fork_in_child():
+    """Make every loop of the parent dead in this child, without a word to the kernel about the parent's rings."""
+    cdef Requests requests
+    for requests in list(live_requests):
+        if requests.core.state == LE_LOOP_OPEN:
+            requests.die_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
