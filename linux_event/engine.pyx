@@ -1,8 +1,9 @@
-"""The engine of a loop: the phases of one iteration, the dispatch of callbacks, the end.
+"""The engine of a loop: the phases of one iteration, the dispatch of callbacks, the end, garbage collection.
 
 What users call is in loop.pyx, which derives from it.
 """
 
+cimport cython
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject, PyErr_WriteUnraisable
 from cpython.object cimport PyCallable_Check, PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, Py_XINCREF
@@ -12,7 +13,8 @@ from linux_event.core cimport (
     LE_LANE_COMPLETIONS, LE_LANE_TIMERS, LE_LOOP_CLOSED, LE_LOOP_OPEN, LE_NS_NEVER, LE_OP_IDLE, LE_PRIORITIES,
     LE_WAIT_FOREVER, LE_WATCHER_OBJECT, le_call, le_clock_after, le_clock_ns, le_fifo_count, le_fifo_pop, le_fifo_push,
     le_fifo_trim, le_lane_pop, le_list_is_empty, le_loop_abandon, le_loop_collect_idle, le_loop_collect_timers,
-    le_loop_uncollect, le_loop_wants_enter, le_ring_cq_ready, le_ring_is_flagged, le_table_get, le_verify, le_watcher,
+    le_loop_uncollect, le_loop_visit, le_loop_wants_enter, le_ring_cq_ready, le_ring_is_flagged, le_table_get, le_verify,
+    le_visit, le_watcher,
 )
 from linux_event.interrupts cimport signal_pipe_drain, signal_pipe_install, signal_pipe_restore
 from linux_event.linux cimport eventfd_write
@@ -21,8 +23,14 @@ from linux_event.requests cimport Requests, close_fds, loop_guard, op_start, op_
 cdef extern from *:
     """
     #define LE_RAISE_CURRENT() (-1)
+    #define LE_TRAVERSE_SLOT(type) (((PyTypeObject *)(type))->tp_traverse)
+    #define LE_SET_TRAVERSE(type, function) (((PyTypeObject *)(type))->tp_traverse = (traverseproc)(function))
     """
     int LE_RAISE_CURRENT() except -1
+    ctypedef int (*visitproc)(void *, void *) noexcept nogil
+    ctypedef int (*traverseproc)(PyObject *, visitproc, void *) noexcept nogil
+    traverseproc LE_TRAVERSE_SLOT(object type)
+    void LE_SET_TRAVERSE(object type, traverseproc traverse)
     PyObject *PyObject_CallNoArgs(PyObject *callable) noexcept
     PyObject *PyObject_Call(PyObject *callable, PyObject *args, PyObject *keywords) noexcept
     bint unlikely "LE_UNLIKELY"(bint condition) nogil
@@ -357,3 +365,20 @@ cdef int loop_changed(Engine loop) except -1:
 cdef int add_debug_check(object function) except -1:
     debug_checks.append(function)
     return 0
+
+
+# -- Garbage collection: the references that the loop holds in C --------------------------------------------------------
+
+cdef traverseproc traverse_fields = LE_TRAVERSE_SLOT(Engine)
+
+
+@cython.linetrace(False)
+@cython.profile(False)
+cdef int traverse(PyObject *loop, visitproc visit, void *arg) noexcept nogil:
+    cdef int result = traverse_fields(loop, visit, arg)
+    if result:
+        return result
+    return le_loop_visit(&(<Engine>loop).core, sizeof(PyObject), <le_visit>visit, arg)
+
+
+LE_SET_TRAVERSE(Engine, traverse)

@@ -1,19 +1,17 @@
 """Requests: what a loop has at the kernel. Entering the ring, starting and ending requests, the thread that may do so, and
-what becomes of it all in a forked child and in a garbage collection.
+what becomes of it all in a forked child.
 
 The phases of an iteration are in engine.pyx, which derives from it.
 """
 
-cimport cython
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EAGAIN, EBADR, EBUSY, EINTR, ENOMEM, ETIME
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from linux_event.core cimport (
     LE_LOOP_CLOSED, LE_LOOP_FORKED, LE_LOOP_OPEN, LE_OP_ABI, le_loop_fill, le_loop_free, le_loop_init, le_loop_reap,
-    le_loop_take_rearmed, le_loop_visit, le_op, le_op_class, le_op_next_finished, le_op_owner, le_op_start, le_op_stop,
-    le_ring_is_flagged, le_signal_on_cqe, le_visit, le_waker_on_cqe, le_waker_prep,
+    le_loop_take_rearmed, le_op, le_op_class, le_op_next_finished, le_op_owner, le_op_start, le_op_stop, le_ring_is_flagged,
+    le_signal_on_cqe, le_waker_on_cqe, le_waker_prep,
 )
 from linux_event.errors cimport check, check_errno
 from linux_event.interrupts cimport signal_pipe_close, signal_pipe_init, signal_pipe_restore
@@ -37,15 +35,8 @@ cdef extern from *:
             serial = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
         return serial;
     }
-
-    #define LE_TRAVERSE_SLOT(type) (((PyTypeObject *)(type))->tp_traverse)
-    #define LE_SET_TRAVERSE(type, function) (((PyTypeObject *)(type))->tp_traverse = (traverseproc)(function))
     """
     uint64_t le_thread_serial() nogil
-    ctypedef int (*visitproc)(void *, void *) noexcept nogil
-    ctypedef int (*traverseproc)(PyObject *, visitproc, void *) noexcept nogil
-    traverseproc LE_TRAVERSE_SLOT(object type)
-    void LE_SET_TRAVERSE(object type, traverseproc traverse)
     bint unlikely "LE_UNLIKELY"(bint condition) nogil
 
 cdef enum:
@@ -219,23 +210,6 @@ cdef int op_stop(Requests loop, le_op *op) except -1:
     if le_op_stop(&loop.core, op) and le_op_owner(op) != NULL:
         Py_DECREF(<object>le_op_owner(op))
     return 0
-
-
-# -- Garbage collection: the references that the loop holds in C --------------------------------------------------------
-
-cdef traverseproc traverse_fields = LE_TRAVERSE_SLOT(Requests)
-
-
-@cython.linetrace(False)
-@cython.profile(False)
-cdef int traverse(PyObject *loop, visitproc visit, void *arg) noexcept nogil:
-    cdef int result = traverse_fields(loop, visit, arg)
-    if result:
-        return result
-    return le_loop_visit(&(<Requests>loop).core, sizeof(PyObject), <le_visit>visit, arg)
-
-
-LE_SET_TRAVERSE(Requests, traverse)
 
 
 # -- Fork --------------------------------------------------------------------------------------------------------------
