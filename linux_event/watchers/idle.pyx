@@ -44,6 +44,9 @@ cdef int idle_stop(void *watcher) except -1:
 
 cdef int idle_dispatch(void *watcher) except -1:
     cdef Idle self = <Idle>watcher
+    # To the end: those that an interrupt leaves over are the first of the next idle iteration.
+    le_link_leave(&self.member.link)
+    le_list_push(&self.owner.core.idle, &self.member.link)
     self.function(self)
     return 0
 
