@@ -9,9 +9,11 @@
 See README.md for what it can do, and ``help(linux_event.Loop)`` for the reference.
 """
 
+from linux_event import operations as operations
 from linux_event.errors import DestroyedError, LoopClosedError, UringUnavailableError, WrongThreadError
 from linux_event.events import Events
 from linux_event.loop import Loop
+from linux_event.operation import Operation
 from linux_event.statistics import Statistics
 from linux_event.watcher import Watcher
 from linux_event.watchers.idle import Idle
@@ -26,6 +28,7 @@ __all__ = [
     "Idle",
     "Loop",
     "LoopClosedError",
+    "Operation",
     "Periodic",
     "Signal",
     "Statistics",

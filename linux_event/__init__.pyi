@@ -1,6 +1,7 @@
 from .errors import DestroyedError, LoopClosedError, UringUnavailableError, WrongThreadError
 from .events import Events
 from .loop import Loop
+from .operation import Operation
 from .statistics import Statistics
 from .watcher import Watcher
 from .watchers.idle import Idle
@@ -15,6 +16,7 @@ __all__ = [
     "Idle",
     "Loop",
     "LoopClosedError",
+    "Operation",
     "Periodic",
     "Signal",
     "Statistics",

@@ -56,6 +56,7 @@ cdef extern from "le_op.h" nogil:
     enum: LE_OP_ABI
     enum le_op_state:
         LE_OP_IDLE
+        LE_OP_QUEUED
         LE_OP_IN_FLIGHT
     enum le_op_verdict:
         LE_OP_END
@@ -67,10 +68,14 @@ cdef extern from "le_op.h" nogil:
         const char *name
         void (*prep)(le_op *op, io_uring_sqe *sqe) noexcept nogil
         le_op_verdict (*on_cqe)(le_loop *loop, le_op *op, int32_t result, uint32_t flags) noexcept nogil
+        uint64_t interest
+    enum le_op_interest:
+        LE_OP_EVERY_COMPLETION
     struct le_op:
         le_link link
         const le_op_class *cls
         uint8_t state
+        bint linked
         uint16_t bits
         int32_t fd
     void *le_op_owner(const le_op *op)
@@ -167,11 +172,13 @@ cdef extern from "le_loop.h" nogil:
     struct le_loop:
         le_ring ring
         le_link to_arm
+        le_link chain
         le_link to_cancel
         le_link in_flight
         le_link finished
         le_link recheck
         le_link idle
+        le_link operations
         uint64_t pending
         le_heap heap
         le_fifo deferred
@@ -181,6 +188,7 @@ cdef extern from "le_loop.h" nogil:
         uint64_t next_id
         uint64_t active
         uint64_t active_ref
+        uint64_t operation_count
         uint64_t requests
         uint64_t own_requests
         uint64_t cancelling
@@ -193,6 +201,8 @@ cdef extern from "le_loop.h" nogil:
         bint is_running
         bint is_asleep
         bint is_stopping
+        bint is_chaining
+        uint32_t chain_length
         bint is_reordered
         bint is_signalled
         bint is_embedded
@@ -219,6 +229,38 @@ cdef extern from "le_loop.h" nogil:
     le_watcher *le_lane_pop(le_loop *loop, le_lane lane, unsigned rank)
     void le_loop_collect_timers(le_loop *loop, int64_t now_ns)
     void le_loop_collect_idle(le_loop *loop)
+
+cdef extern from "le_operation.h" nogil:
+    enum le_operation_flag:
+        LE_OPERATION_CANCELLED
+        LE_OPERATION_TIMED_OUT
+        LE_OPERATION_ENDED
+        LE_OPERATION_DONE
+        LE_OPERATION_CHAINED
+    struct le_operation:
+        le_watcher head
+        le_link link
+        le_op op
+        io_uring_sqe sqe
+        int64_t result
+        uint64_t total
+        uint32_t cqe_flags
+        uint32_t flags
+    le_operation *LE_OPERATION_OF_OP(le_op *op)
+    le_operation *LE_OPERATION_OF_LINK(le_link *link)
+
+cdef extern from "le_outcome.h" nogil:
+    const uint32_t LE_PART_MAX
+    void le_operation_enter(le_loop *loop, le_operation *operation)
+    void le_operation_hold(le_loop *loop, le_operation *operation)
+    void le_operation_break(le_operation *operation)
+    void le_chain_release(le_loop *loop, uint8_t link_flag)
+    void le_operation_leave(le_loop *loop, le_operation *operation)
+    void le_operation_end(le_loop *loop, le_operation *operation, int64_t result)
+    bint le_operation_is_unwanted(const le_operation *operation)
+    void le_operation_prep(le_op *op, io_uring_sqe *sqe)
+    le_op_verdict le_operation_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
+    le_op_verdict le_operation_on_part(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
 
 cdef extern from "le_wakers.h" nogil:
     struct le_deadline:

@@ -23,7 +23,11 @@ cdef class Engine(Requests):
     cdef int tell(self, object source, object error) except -1
     cdef int tend_embedding(self) except -1
     cdef int end_embedding(self) except -1
-    cdef int shut(self, bint with_kernel) except -1
+    cdef int shut(self, bint with_kernel, bint is_over, bint with_callbacks) except -1
+    cdef int cancel_operations(self) except -1
+    cdef int wait_for_operations(self) except -1
+    cdef int keep_what_the_kernel_has(self) except -1
+    cdef int end_operations(self, bint with_callbacks) except -1
     cdef int push_call(self, object callback, tuple args) except -1
     cdef int wake(self) except -1
 

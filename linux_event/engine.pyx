@@ -10,14 +10,15 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, Py_XINCREF
 from libc.stdint cimport int64_t, uint64_t
 from linux_event.arguments cimport callable_argument
 from linux_event.core cimport (
-    LE_LANE_COMPLETIONS, LE_LANE_TIMERS, LE_LOOP_CLOSED, LE_LOOP_OPEN, LE_NS_NEVER, LE_OP_IDLE, LE_PRIORITIES,
-    LE_WAIT_FOREVER, LE_WATCHER_OBJECT, le_call, le_clock_after, le_clock_ns, le_fifo_count, le_fifo_pop, le_fifo_push,
-    le_fifo_trim, le_lane_pop, le_list_is_empty, le_loop_abandon, le_loop_collect_idle, le_loop_collect_timers,
-    le_loop_uncollect, le_loop_visit, le_loop_wants_enter, le_ring_cq_ready, le_ring_is_flagged, le_table_get, le_verify,
-    le_visit, le_watcher,
+    LE_LANE_COMPLETIONS, LE_LANE_TIMERS, LE_LOOP_CLOSED, LE_LOOP_OPEN, LE_NS_NEVER, LE_OP_EVERY_COMPLETION, LE_OP_IDLE,
+    LE_OP_OF_LINK, LE_OPERATION_ENDED, LE_OPERATION_OF_LINK, LE_PRIORITIES, LE_WAIT_FOREVER, LE_WATCHER_OBJECT, le_call,
+    le_clock_after, le_clock_ns, le_fifo_count, le_fifo_pop, le_fifo_push, le_fifo_trim, le_lane_pop, le_link,
+    le_list_is_empty, le_loop_abandon, le_loop_collect_idle, le_loop_collect_timers, le_loop_uncollect, le_loop_visit,
+    le_loop_wants_enter, le_op_owner, le_operation, le_operation_end, le_ring_cq_ready, le_ring_is_flagged, le_table_get,
+    le_verify, le_visit, le_watcher,
 )
 from linux_event.interrupts cimport signal_pipe_drain, signal_pipe_install, signal_pipe_restore
-from linux_event.linux cimport eventfd_write
+from linux_event.linux cimport ECANCELED, eventfd_write
 from linux_event.requests cimport Requests, close_fds, loop_guard, op_start, op_stop
 
 cdef extern from *:
@@ -37,6 +38,7 @@ cdef extern from *:
 
 cdef enum:
     SIGNALS_EVERY = 64  # iterations without a sleep
+    CLOSING_WAIT_NS = 100_000_000
 
 cdef list debug_checks = []
 
@@ -255,7 +257,9 @@ cdef class Engine(Requests):
     cdef int end_embedding(self) except -1:
         """For embedding.pyx: the loop is being closed."""
 
-    cdef int shut(self, bint with_kernel) except -1:
+    cdef int shut(self, bint with_kernel, bint is_over, bint with_callbacks) except -1:
+        """The end. with_kernel: this thread may enter the ring. is_over: the kernel has no request any more that could write
+        to the memory of this process. with_callbacks: operations tell their end."""
         cdef le_call call
         cdef le_watcher *watcher
         cdef uint64_t i
@@ -271,11 +275,13 @@ cdef class Engine(Requests):
                 watcher = le_table_get(&self.core.watchers, number)
                 if watcher != NULL and LE_WATCHER_OBJECT(watcher).ob_refcnt:
                     (<object>LE_WATCHER_OBJECT(watcher)).destroy()
+            self.cancel_operations()
             op_stop(self, &self.wake_op)
             op_stop(self, &self.signal_op)
             self.end_embedding()
             if with_kernel and self.core.ring.is_enabled:
                 self.settle()
+                self.wait_for_operations()
         except OSError:
             pass  # where the kernel refuses, the end of the ring does the rest
         finally:
@@ -283,6 +289,8 @@ cdef class Engine(Requests):
                 # The kernel ends what is left, if anything, with the ring.
                 self.core.ring.is_open = False
                 self.core.ring.ops.close(&self.core.ring)
+            if not is_over:
+                self.keep_what_the_kernel_has()
             le_loop_abandon(&self.core)
             close_fds(self)
             self.release_finished()
@@ -291,16 +299,73 @@ cdef class Engine(Requests):
                 Py_DECREF(<object>call.callable)
                 if call.args != NULL:
                     Py_DECREF(<object>call.args)
+            self.end_operations(with_callbacks)
+        return 0
+
+    # -- Operations at the end ---------------------------------------------------------------------------------------
+
+    cdef int cancel_operations(self) except -1:
+        cdef le_link *link = self.core.operations.next
+        cdef le_link *following
+        while link != &self.core.operations:
+            following = link.next
+            LE_OPERATION_OF_LINK(link).head.cls.on_stop(LE_WATCHER_OBJECT(&LE_OPERATION_OF_LINK(link).head))
+            link = following
+        return 0
+
+    cdef int wait_for_operations(self) except -1:
+        """Wait until the kernel has let go of every buffer. What ends it early is Ctrl-C."""
+        while self.core.requests:
+            self.enter(1, CLOSING_WAIT_NS)
+            self.release_finished()
+        return 0
+
+    cdef int keep_what_the_kernel_has(self) except -1:
+        """Nobody could wait for requests that may still write to memory: their owners are never freed."""
+        cdef le_link *lists[2]
+        cdef le_link *link
+        lists[0], lists[1] = &self.core.in_flight, &self.core.to_cancel
+        for head in lists:
+            link = head.next
+            while link != head:
+                if LE_OP_OF_LINK(link).cls.interest == LE_OP_EVERY_COMPLETION:
+                    Py_INCREF(<object>le_op_owner(LE_OP_OF_LINK(link)))
+                link = link.next
+        return 0
+
+    cdef int end_operations(self, bint with_callbacks) except -1:
+        """Hand over the results of all that are left; an exception that is no Exception is raised when that is done."""
+        cdef le_operation *operation
+        cdef PyObject *owner
+        leaving = None
+        while not le_list_is_empty(&self.core.operations):
+            operation = LE_OPERATION_OF_LINK(self.core.operations.next)
+            owner = LE_WATCHER_OBJECT(&operation.head)
+            if not operation.flags & LE_OPERATION_ENDED:
+                le_operation_end(&self.core, operation, -ECANCELED)
+            Py_INCREF(<object>owner)
+            try:
+                if not with_callbacks:
+                    operation.head.cls.on_release(owner)
+                if operation.head.cls.on_dispatch(owner) < 0:
+                    self.report(<object>owner)
+            except BaseException as error:
+                leaving = error
+            finally:
+                Py_DECREF(<object>owner)
+        if leaving is not None:
+            raise leaving
         return 0
 
 cdef bint has_work(Engine self) noexcept:
-    return self.core.active_ref != 0 or le_fifo_count(&self.core.deferred) != 0
+    return self.core.active_ref != 0 or self.core.operation_count != 0 or le_fifo_count(&self.core.deferred) != 0
 
 
 cdef int64_t wait_limit_ns(Engine self, int64_t until_ns) noexcept:
     """How long the loop may sleep: 0 if something is due, LE_WAIT_FOREVER if nothing ever will be by itself."""
-    if (self.core.pending or self.core.is_stopping or self.core.active_ref == 0
-            or le_fifo_count(&self.core.deferred)):
+    if self.core.pending or self.core.is_stopping or le_fifo_count(&self.core.deferred):
+        return 0
+    if self.core.active_ref == 0 and self.core.operation_count == 0:
         return 0
     if self.idle_wait_ns == 0 and not le_list_is_empty(&self.core.idle):
         return 0

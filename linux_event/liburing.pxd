@@ -1,18 +1,28 @@
 # liburing.pxd: what the package uses of liburing and of the kernel's header for io_uring.
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "le_compat.h" nogil:
     struct io_uring_sqe:
-        uint64_t user_data
+        uint8_t opcode
         uint8_t flags
+        uint16_t ioprio
+        int32_t fd
+        uint64_t off
+        uint64_t addr
+        uint32_t len
+        uint64_t user_data
 
     struct io_uring_params:
         uint32_t flags
         uint32_t cq_entries
         uint32_t features
 
+    struct io_uring_sq:
+        unsigned ring_entries
+
     struct io_uring:
+        io_uring_sq sq
         int ring_fd
         int enter_ring_fd
         uint32_t features
@@ -36,6 +46,11 @@ cdef extern from "le_compat.h" nogil:
         IORING_ENTER_EXT_ARG
         IORING_ENTER_NO_IOWAIT
         IORING_FEAT_NO_IOWAIT
+        IOSQE_FIXED_FILE
+        IOSQE_IO_HARDLINK
+        IOSQE_IO_LINK
+        IOSQE_CQE_SKIP_SUCCESS
+        IORING_FSYNC_DATASYNC
         LE_REGISTER_ENABLE_RINGS
 
     struct io_uring_getevents_arg:
@@ -57,3 +72,9 @@ cdef extern from "le_compat.h" nogil:
     void io_uring_prep_poll_multishot(io_uring_sqe *sqe, int fd, unsigned mask)
     void io_uring_prep_poll_add(io_uring_sqe *sqe, int fd, unsigned mask)
     void io_uring_prep_timeout(io_uring_sqe *sqe, __kernel_timespec *ts, unsigned count, unsigned flags)
+    void io_uring_prep_openat(io_uring_sqe *sqe, int dfd, const char *path, int flags, unsigned mode)
+    void io_uring_prep_close(io_uring_sqe *sqe, int fd)
+    void io_uring_prep_read(io_uring_sqe *sqe, int fd, void *buffer, unsigned count, uint64_t offset)
+    void io_uring_prep_write(io_uring_sqe *sqe, int fd, const void *buffer, unsigned count, uint64_t offset)
+    void io_uring_prep_fsync(io_uring_sqe *sqe, int fd, unsigned flags)
+    void io_uring_prep_fallocate(io_uring_sqe *sqe, int fd, int mode, int64_t offset, int64_t length)

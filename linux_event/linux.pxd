@@ -3,6 +3,10 @@
 from libc.stdint cimport uint64_t
 from posix.types cimport pid_t
 
+cdef extern from "<errno.h>" nogil:
+    enum:
+        ECANCELED
+
 cdef extern from "<poll.h>" nogil:
     enum:
         POLLIN
@@ -43,6 +47,8 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef extern from "<fcntl.h>" nogil:
     enum:
+        AT_FDCWD
+        F_GETFD
         O_CLOEXEC
         O_NONBLOCK
     int fcntl(int fd, int command, ...)

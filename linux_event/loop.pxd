@@ -9,3 +9,5 @@ cdef class Loop(Embedding):
 
 # Give every loop the method `name`: `function(loop, ...)`, a Python function or a Cython function with binding.
 cdef int add_method(str name, object function) except -1
+# What Loop.close() does without an argument.
+cdef object loop_close(Loop self)

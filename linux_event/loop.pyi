@@ -1,11 +1,13 @@
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self, SupportsIndex, TypeVarTuple, overload
+from typing import Any, Self, SupportsIndex, TypeAlias, TypeVarTuple, overload
 
-from _typeshed import FileDescriptorLike
+from _typeshed import FileDescriptorLike, ReadableBuffer, StrOrBytesPath, WriteableBuffer
 
+from .chain import Chain
 from .engine import Engine
 from .events import Events
+from .operation import Operation, _Both, _Failure, _Success
 from .statistics import Statistics
 from .views import LiveView
 from .watcher import Watcher
@@ -15,6 +17,8 @@ from .watchers.signal import Signal
 from .watchers.timer import Periodic, Timer
 
 _Args = TypeVarTuple("_Args")
+_Int: TypeAlias = SupportsIndex
+_Seconds: TypeAlias = float | SupportsIndex | None
 
 class Loop(Engine):
     def __init__(
@@ -37,7 +41,6 @@ class Loop(Engine):
     def defer(self, callback: Callable[[*_Args], object], *args: *_Args) -> None: ...
     def post(self, callback: Callable[[*_Args], object], *args: *_Args) -> None: ...
     def time(self) -> float: ...
-    def close(self) -> None: ...
     def fileno(self) -> int: ...
     def statistics(self) -> Statistics: ...
     def __enter__(self) -> Self: ...
@@ -156,3 +159,26 @@ class Loop(Engine):
     def idle(
         self, *, data: Any = None, priority: int = 0, ref: bool = True, start: bool = True
     ) -> Callable[[Callable[[Idle], object]], Idle]: ...
+
+    # Operations: a line for the arguments, one for the callbacks.
+    # fmt: off
+    @overload
+    def close(self) -> None: ...
+    @overload
+    def close(self, fd: FileDescriptorLike, callback: _Both[None] = None, *,
+              on_success: _Success[None] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[None]: ...
+    def link(self, *, hard: bool = False) -> Chain: ...
+    def open(self, path: StrOrBytesPath, flags: _Int, mode: _Int = 0o666, callback: _Both[int] = None, *,
+             dir_fd: FileDescriptorLike | None = None,
+             on_success: _Success[int] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[int]: ...
+    def read(self, fd: FileDescriptorLike, size: _Int, offset: _Int = -1, callback: _Both[bytes] = None, *,
+             on_success: _Success[bytes] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[bytes]: ...
+    def readinto(self, fd: FileDescriptorLike, buffer: WriteableBuffer, offset: _Int = -1, callback: _Both[int] = None, *,
+                 on_success: _Success[int] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[int]: ...
+    def write(self, fd: FileDescriptorLike, data: ReadableBuffer, offset: _Int = -1, callback: _Both[int] = None, *,
+              on_success: _Success[int] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[int]: ...
+    def fsync(self, fd: FileDescriptorLike, callback: _Both[None] = None, *, datasync: bool = False,
+              on_success: _Success[None] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[None]: ...
+    def fallocate(self, fd: FileDescriptorLike, mode: _Int, offset: _Int, length: _Int, callback: _Both[None] = None, *,
+                  on_success: _Success[None] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[None]: ...
+    # fmt: on

@@ -237,7 +237,7 @@ statement, or call ``close``.
             syscalls=self.core.ring.syscalls + self.core.other_syscalls,
             cq_overflows=self.core.ring.cq_overflows,
             active_watchers=self.core.active,
-            operations_in_flight=0,
+            operations_in_flight=self.core.operation_count,
             pool_buffers_in_use=0,
             requests_in_flight=self.core.requests,
             watchers=self.core.watchers.count,
@@ -256,34 +256,12 @@ statement, or call ``close``.
 
     # -- The end -----------------------------------------------------------------------------------------------------
 
-    def close(self):
-        """Stop and destroy all watchers, let the kernel finish all requests, free the ring. Idempotent.
-
-        Deferred calls are dropped. In a forked child it only frees the child's copies.
-
-        :raises RuntimeError: the loop is running.
-        :raises WrongThreadError: the loop belongs to another thread that is alive.
-
-        Stands on IORING_OP_ASYNC_CANCEL and close(2) of the ring. See io_uring_enter(2).
-        """
-        if self.core.state == LE_LOOP_CLOSED:
-            return
-        if self.core.state == LE_LOOP_FORKED:
-            self.shut(False)
-            return
-        is_foreign = not owns(self)
-        if is_foreign and not thread_is_gone(self.owner_state_id):
-            loop_guard(self)
-        if self.core.is_running:
-            raise RuntimeError("the loop is running: call stop(), and close() after run() has returned")
-        self.shut(not is_foreign)
-
     def __enter__(self):
         loop_guard(self)
         return self
 
     def __exit__(self, *exception):
-        self.close()
+        loop_close(self)
 
     def __del__(self):
         if self.core.state == LE_LOOP_CLOSED:
@@ -294,7 +272,23 @@ statement, or call ``close``.
                 PyErr_ResourceWarning(self, 1, "%U", <PyObject *>message)
         finally:
             self.core.is_running = False
-            self.shut(self.core.state == LE_LOOP_OPEN and owns(self))
+            self.shut(self.core.state == LE_LOOP_OPEN and owns(self), self.core.state == LE_LOOP_FORKED, False)
+
+
+cdef object loop_close(Loop self):
+    """What ``close()`` does without an argument; with one it is an operation, see operations/files.pyx."""
+    if self.core.state == LE_LOOP_CLOSED:
+        return None
+    if self.core.state == LE_LOOP_FORKED:
+        self.shut(False, True, False)
+        return None
+    is_foreign = not owns(self)
+    if is_foreign and not thread_is_gone(self.owner_state_id):
+        loop_guard(self)
+    if self.core.is_running:
+        raise RuntimeError("the loop is running: call stop(), and close() after run() has returned")
+    self.shut(not is_foreign, is_foreign, True)  # what a thread has asked for has ended with it
+    return None
 
 
 # -- Tables ------------------------------------------------------------------------------------------------------------

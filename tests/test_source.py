@@ -29,7 +29,7 @@ PYTHON = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     ("liburing", "linux"),
     ("core",),
-    ("diagnosis", "errors", "events", "statistics", "views"),
+    ("cancellation", "diagnosis", "errors", "events", "statistics", "views"),
     ("arguments", "interrupts", "ring", "threads"),
     ("requests",),
     ("engine",),
@@ -38,6 +38,10 @@ LAYERS = (
     ("watcher",),
     ("watchers.idle", "watchers.io", "watchers.signal", "watchers.timer"),
     ("watchers",),
+    ("operation",),
+    ("chain",),
+    ("operations.files",),
+    ("operations",),
     ("",),  # the package itself: names of the layers below
     ("demo_peers", "report"),
     ("demo",),
@@ -300,8 +304,10 @@ def test_every_argument_is_documented():
     for name, value in contract():
         if inspect.isdatadescriptor(value):
             continue
-        # Exceptions and records are made by the package alone, and the base of watchers by nobody.
-        if value is linux_event.Watcher or (isinstance(value, type) and issubclass(value, (BaseException, tuple, int))):
+        # Exceptions, records and operations are made by the package alone, and the base of watchers by nobody.
+        if value in (linux_event.Watcher, linux_event.Operation):
+            continue
+        if isinstance(value, type) and issubclass(value, (BaseException, tuple, int)):
             continue
         text = inspect.getdoc(value)
         for parameter in inspect.signature(value).parameters.values():
@@ -318,6 +324,7 @@ def test_the_public_names_are_those_of_the_contract():
         "Idle",
         "Loop",
         "LoopClosedError",
+        "Operation",
         "Periodic",
         "Signal",
         "Statistics",

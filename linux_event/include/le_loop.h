@@ -13,6 +13,7 @@
 #include "le_heap.h"
 #include "le_list.h"
 #include "le_op.h"
+#include "le_operation.h"
 #include "le_ring.h"
 #include "le_table.h"
 #include "le_watcher.h"
@@ -23,6 +24,7 @@ struct le_loop {
     struct le_ring ring;
 
     struct le_link to_arm;    /* requests in the state QUEUED */
+    struct le_link chain;     /* QUEUED, and held back until all of the chain is known; then moved to to_arm */
     struct le_link to_rearm;  /* QUEUED too, but by the completion that ended them: not before the next enter */
     struct le_link to_cancel; /* CANCEL_QUEUED */
     struct le_link in_flight; /* IN_FLIGHT and CANCELLING */
@@ -30,7 +32,8 @@ struct le_loop {
 
     struct le_link lanes[LE_LANES][LE_PRIORITIES];
     struct le_link recheck;
-    struct le_link idle; /* active idle watchers */
+    struct le_link idle;       /* active idle watchers */
+    struct le_link operations; /* started, and their callback has not been called: one reference each, see le_operation.h */
     uint64_t pending;    /* watchers in all lanes */
 
     struct le_heap heap;
@@ -42,7 +45,8 @@ struct le_loop {
     uint64_t next_id;
     uint64_t active;         /* active watchers */
     uint64_t active_ref;     /* those of them that keep run() going */
-    uint64_t requests;       /* requests of watchers that are not idle */
+    uint64_t operation_count; /* members of the list `operations` */
+    uint64_t requests;       /* requests of watchers and operations that are not idle */
     uint64_t own_requests;   /* requests of the loop itself that are not idle */
     uint64_t cancelling;     /* requests in CANCEL_QUEUED or CANCELLING */
     uint64_t iterations;
@@ -57,6 +61,8 @@ struct le_loop {
     uint8_t is_running;
     uint8_t is_asleep;   /* blocked in the kernel with the GIL released */
     uint8_t is_stopping; /* stop() was called */
+    uint8_t is_chaining; /* operations that start now become part of the chain */
+    uint32_t chain_length;
     uint8_t is_reordered; /* a collected watcher has changed its lane */
     uint8_t is_signalled; /* the pipe of the Python signals has been written to */
     uint8_t is_embedded; /* fileno() was called: another event loop waits for this one */
@@ -65,8 +71,8 @@ _Static_assert(offsetof(struct le_loop, ring) == 0, "le_loop begins with its rin
 
 static inline void le_loop_init(struct le_loop *loop)
 {
-    struct le_link *heads[] = {&loop->to_arm,   &loop->to_rearm, &loop->to_cancel, &loop->in_flight,
-                               &loop->finished, &loop->recheck,  &loop->idle};
+    struct le_link *heads[] = {&loop->to_arm,   &loop->chain,   &loop->to_rearm, &loop->to_cancel, &loop->in_flight,
+                               &loop->finished, &loop->recheck, &loop->idle,     &loop->operations};
     for (unsigned i = 0; i < sizeof heads / sizeof *heads; i++)
         le_list_init(heads[i]);
     for (unsigned lane = 0; lane < LE_LANES; lane++)
@@ -157,7 +163,9 @@ static inline void le_op_complete(struct le_loop *loop, struct le_op *op, int32_
     int is_final = !(flags & IORING_CQE_F_MORE);
     int again = op->restart;
     LE_ASSERT(op->state == LE_OP_IN_FLIGHT || op->state == LE_OP_CANCEL_QUEUED || op->state == LE_OP_CANCELLING);
-    if (op->state == LE_OP_IN_FLIGHT) {
+    if (op->cls->interest == LE_OP_EVERY_COMPLETION) {
+        again = op->cls->on_cqe(loop, op, result, flags) == LE_OP_AGAIN;
+    } else if (op->state == LE_OP_IN_FLIGHT) {
         /* Nobody asked for an end: the thread that armed the request may have exited, which says nothing about the fd. */
         if (result == -ECANCELED)
             again = 1;
@@ -183,6 +191,15 @@ static inline void le_loop_take_rearmed(struct le_loop *loop)
         le_list_push(&loop->to_arm, link);
 }
 
+/* How many requests, from this one on, have to be submitted together. */
+static inline uint32_t le_op_chain_length(const struct le_op *op)
+{
+    uint32_t length = 1;
+    for (; op->linked; length++)
+        op = LE_OP_OF_LINK(op->link.next);
+    return length;
+}
+
 /* Fill submission entries for everything queued, as many as fit. Returns whether all of it did. */
 static inline int le_loop_fill(struct le_loop *loop)
 {
@@ -197,11 +214,15 @@ static inline int le_loop_fill(struct le_loop *loop)
         sqe->user_data = 0;
         le_op_move(op, LE_OP_CANCELLING, &loop->in_flight);
     }
-    while (!le_list_is_empty(&loop->to_arm)) {
+    /* The kernel ends a chain where a submission ends: there has to be room for all of it. */
+    for (uint32_t chain = 0; !le_list_is_empty(&loop->to_arm); chain--) {
+        struct le_op *op = LE_OP_OF_LINK(loop->to_arm.next);
+        if (!chain && (chain = le_op_chain_length(op)) > 1 && io_uring_sq_space_left(&loop->ring.uring) < chain)
+            return 0;
         if (!(sqe = le_ring_sqe(&loop->ring)))
             return 0;
-        struct le_op *op = LE_CONTAINER(loop->to_arm.next, struct le_op, link);
         op->cls->prep(op, sqe);
+        op->linked = 0;
         sqe->user_data = (uintptr_t)op;
         le_op_move(op, LE_OP_IN_FLIGHT, &loop->in_flight);
     }
@@ -225,7 +246,7 @@ static inline int le_loop_wants_enter(const struct le_loop *loop)
 /* The ring is gone: end every request that the kernel had, or was to get. */
 static inline void le_loop_abandon(struct le_loop *loop)
 {
-    struct le_link *lists[] = {&loop->to_arm, &loop->to_rearm, &loop->to_cancel, &loop->in_flight};
+    struct le_link *lists[] = {&loop->to_arm, &loop->chain, &loop->to_rearm, &loop->to_cancel, &loop->in_flight};
     for (unsigned i = 0; i < sizeof lists / sizeof *lists; i++)
         while (!le_list_is_empty(lists[i]))
             le_op_move(LE_OP_OF_LINK(lists[i]->next), LE_OP_FINISHED, &loop->finished);
@@ -394,7 +415,11 @@ static inline int le_loop_visit(const struct le_loop *loop, size_t watcher_offse
         if (watcher && le_watcher_is(watcher, LE_WATCHER_ACTIVE) && (result = visit((char *)watcher - watcher_offset, arg)))
             return result;
     }
-    const struct le_link *lists[] = {&loop->to_arm, &loop->to_rearm, &loop->to_cancel, &loop->in_flight, &loop->finished};
+    for (struct le_link *link = loop->operations.next; link != &loop->operations; link = link->next)
+        if ((result = visit((char *)LE_OPERATION_OF_LINK(link) - watcher_offset, arg)))
+            return result;
+    const struct le_link *lists[] = {&loop->to_arm,    &loop->chain,     &loop->to_rearm,
+                                     &loop->to_cancel, &loop->in_flight, &loop->finished};
     for (unsigned i = 0; i < sizeof lists / sizeof *lists; i++)
         for (const struct le_link *link = lists[i]->next; link != lists[i]; link = link->next) {
             void *owner = le_op_owner(LE_OP_OF_LINK(link));

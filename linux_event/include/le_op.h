@@ -14,7 +14,7 @@ struct le_loop;
 struct le_op;
 struct io_uring_sqe;
 
-#define LE_OP_ABI 1
+#define LE_OP_ABI 2
 
 enum le_op_state {
     LE_OP_IDLE = 0,      /* not known to the loop; the owner may be freed */
@@ -28,24 +28,30 @@ enum le_op_state {
 /* What a completion means for the request. */
 enum le_op_verdict { LE_OP_END = 0, LE_OP_AGAIN = 1 };
 
+/* What a class wants to hear of. A level of readiness that nobody waits for any more is of no interest; the result of an
+ * operation always is: an fd that arrives after all has to be closed, and the owner is to be told of the end. */
+enum le_op_interest { LE_OP_UNTIL_STOPPED = 0, LE_OP_EVERY_COMPLETION = 1 };
+
 struct le_op_class {
     uint32_t abi;          /* LE_OP_ABI */
     uint32_t owner_offset; /* from the start of the owning object to its le_op; 0: owned by the loop itself */
     const char *name;
     /* Fill the submission entry. Called right before the system call, so an fd named here is the one the user means. */
     void (*prep)(struct le_op *op, struct io_uring_sqe *sqe);
-    /* Take a completion: C only, no Python. The verdict counts when the completion is the final one. Not called once
-     * the request has been cancelled. */
+    /* Take a completion: C only, no Python. The verdict counts when the completion is the final one. Once the request
+     * has been cancelled it is called only for a class that wants every completion, which then must not say AGAIN. */
     enum le_op_verdict (*on_cqe)(struct le_loop *loop, struct le_op *op, int32_t result, uint32_t flags);
+    uint64_t interest; /* enum le_op_interest */
 };
-_Static_assert(sizeof(struct le_op_class) == 32, "le_op_class is part of the ABI of watcher kinds");
+_Static_assert(sizeof(struct le_op_class) == 40, "le_op_class is part of the ABI of watcher kinds");
 
 struct le_op {
     struct le_link link;
     const struct le_op_class *cls;
-    uint8_t state;   /* enum le_op_state */
-    uint8_t restart; /* arm again once the cancellation is through */
-    uint16_t bits;   /* this and fd: for the use of the class */
+    uint8_t state;       /* enum le_op_state */
+    uint8_t restart : 1; /* arm again once the cancellation is through */
+    uint8_t linked : 1;  /* the next request in the list is submitted together with this one */
+    uint16_t bits;       /* this and fd: for the use of the class */
     int32_t fd;
 };
 _Static_assert(sizeof(struct le_op) == 32, "le_op is part of the ABI of watcher kinds");

@@ -20,6 +20,7 @@ static inline uint64_t le_verify_ops(const struct le_link *head, unsigned states
 static inline uint64_t le_verify_requests(const struct le_loop *loop, int owned)
 {
     return le_verify_ops(&loop->to_arm, 1u << LE_OP_QUEUED, owned) +
+           le_verify_ops(&loop->chain, 1u << LE_OP_QUEUED, owned) +
            le_verify_ops(&loop->to_rearm, 1u << LE_OP_QUEUED, owned) +
            le_verify_ops(&loop->to_cancel, 1u << LE_OP_CANCEL_QUEUED, owned) +
            le_verify_ops(&loop->in_flight, 1u << LE_OP_IN_FLIGHT | 1u << LE_OP_CANCELLING, owned) +
@@ -78,6 +79,16 @@ static inline void le_verify(const struct le_loop *loop)
         deadlines += watcher->heap_slot != LE_NOT_IN_HEAP;
         LE_ASSERT(watcher->heap_slot == LE_NOT_IN_HEAP || heap->watchers[watcher->heap_slot] == watcher);
     }
+    uint64_t operations = 0;
+    for (const struct le_link *link = loop->operations.next; link != &loop->operations; link = link->next, operations++) {
+        const struct le_operation *operation = LE_OPERATION_OF_LINK(link);
+        int has_ended = (operation->flags & LE_OPERATION_ENDED) != 0;
+        LE_ASSERT(!(operation->flags & LE_OPERATION_DONE));
+        LE_ASSERT(!has_ended || le_watcher_is(&operation->head, LE_WATCHER_PENDING));
+        LE_ASSERT(!has_ended || operation->head.heap_slot == LE_NOT_IN_HEAP);
+        deadlines += operation->head.heap_slot != LE_NOT_IN_HEAP;
+    }
+    LE_ASSERT(operations == loop->operation_count);
     LE_ASSERT(watchers == loop->watchers.count);
     LE_ASSERT(active == loop->active && active_ref == loop->active_ref);
     LE_ASSERT(deadlines == heap->count);

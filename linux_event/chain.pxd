@@ -1,0 +1,1 @@
+# chain.pxd: nothing of a chain is for other modules.

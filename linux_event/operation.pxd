@@ -1,0 +1,59 @@
+# operation.pxd: the base of all kinds of operations; frozen, because extensions of other packages derive from it.
+
+from cpython.buffer cimport Py_buffer
+from libc.stdint cimport int64_t
+from linux_event.core cimport le_op_class, le_operation, le_watcher_class
+from linux_event.engine cimport Engine
+
+cdef class Operation
+
+# What a kind of operation is. It has to live for ever.
+cdef struct operation_kind:
+    le_op_class request        # of Operation.core.op: operation_request() fills it
+    le_watcher_class dispatch  # how the loop calls it: operation_request() fills it
+    const char *name           # of the method that starts it
+    bint is_composite          # more than one request, or one that is answered many times: not for chains
+    # Make what the callback gets of core.result, which is not negative. May raise: then the operation has failed.
+    object (*result)(Operation operation)
+    # Nobody will get the result, which is not negative: close the fd that it is. May be NULL.
+    int (*dispose)(Operation operation) except -1
+    # Ask the kernel to end it. NULL: what core.op has asked for is cancelled.
+    int (*abort)(Operation operation) except -1
+
+cdef class Operation:
+    cdef le_operation core  # has to be the first field
+    cdef const operation_kind *kind
+    cdef Engine owner
+    cdef object function      # callback(result, error), or None
+    cdef object succeeded     # on_success(result), or None
+    cdef object failed        # on_error(error), or None
+    cdef list done_functions  # of add_done_callback(), or None
+    cdef object outcome       # what the callback gets once done
+    cdef object error         # the exception, or None
+    cdef object where         # the path or fd, for errors
+    cdef object kept          # what the fd belongs to, until the kernel is done
+    cdef object memory        # what the kernel works on, until it is done: a path, bytes to read into
+    cdef Py_buffer view       # the user's buffer, until the kernel is done
+
+# Fill `request` and `dispatch` of a kind in the ordinary way: one request, answered once.
+cdef int kind_begin(operation_kind *kind, const char *name) except -1
+# The start of every method: checks the loop and the callbacks, and notes what the operation works on.
+cdef int operation_begin(Operation self, const operation_kind *kind, object loop, object callback, object on_success,
+                         object on_error, object where) except -1
+# Operation.__new__ and operation_begin in one, for kinds without fields of their own.
+cdef Operation operation_new(const operation_kind *kind, object loop, object callback, object on_success, object on_error,
+                             object where)
+# The end of every method: core.sqe is filled, the request goes with the next submission.
+cdef object operation_start(Operation self, object timeout)
+# The fd of an argument; an int is looked at (EBADF), an object is kept and believed.
+cdef int operation_fd(Operation self, object fd) except -1
+# The path of an argument as bytes, which are kept.
+cdef const char *operation_path(Operation self, object path) except NULL
+# Make a bytes object of this size for the kernel to write into; result_bytes hands it over, cut to core.result.
+cdef char *operation_bytes(Operation self, Py_ssize_t size) except NULL
+# Take the user's buffer; it is released when the operation is done.
+cdef int operation_buffer(Operation self, object buffer, bint is_written_to) except -1
+# What core.result is, most often.
+cdef object result_none(Operation self)
+cdef object result_count(Operation self)
+cdef object result_bytes(Operation self)

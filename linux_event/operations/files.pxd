@@ -1,0 +1,1 @@
+# files.pxd: nothing of these operations is for other modules.
