@@ -23,6 +23,7 @@ cdef class Chain:
     cdef Engine owner
     cdef bint is_hard
     cdef bint is_entered
+    cdef bint is_open  # inside the with statement
     cdef readonly list operations
     """The operations of the chain, in their order, once the ``with`` statement has been left: a list of ``Operation``."""
 
@@ -35,12 +36,17 @@ cdef class Chain:
         loop_guard(self.owner)
         if self.owner.core.is_chaining:
             raise RuntimeError("a chain is being made already: chains cannot be nested")
-        self.is_entered = True
+        self.is_entered = self.is_open = True
         self.owner.core.is_chaining = True
         return self
 
     def __exit__(self, kind, error, traceback):
         cdef le_link *link
+        if not self.is_open:
+            raise RuntimeError("this chain is not being made: use link() in a with statement")
+        if self.owner.core.state == LE_LOOP_OPEN:
+            loop_guard(self.owner)
+        self.is_open = False
         if self.owner.core.state != LE_LOOP_OPEN:
             return  # closing it has cancelled them
         link = self.owner.core.chain.next
@@ -55,7 +61,7 @@ cdef class Chain:
         loop_changed(self.owner)
 
     def __repr__(self):
-        return f"<{type(self).__name__} {'hard ' if self.is_hard else ''}operations={len(self.operations)}>"
+        return f"<{type(self).__name__} {'hard ' if self.is_hard else ''}operations={len(self.operations or ())}>"
 
 
 @cython.binding(True)

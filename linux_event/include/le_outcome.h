@@ -3,6 +3,8 @@
 #define LE_OUTCOME_H
 
 #include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "le_loop.h"
 #include "le_operation.h"
@@ -91,6 +93,21 @@ static inline enum le_op_verdict le_operation_on_cqe(struct le_loop *loop, struc
 
 #define LE_PART_MAX 0x7ffff000u /* bytes that one read or write moves at most: MAX_RW_COUNT of the kernel */
 
+/* A short write at the current position of a file: Linux 6.18 writes the part, fails with the rest (disk full, limit of the
+ * size), tells the part, and leaves the position where it was; 6.1 moved it. Left so, the rest would be written over the part.
+ * If the position was left the part begins there, so the file reaches at least to its end; if it was moved the part ends there,
+ * and behind it is nothing but in the rare case of a file that is written over. */
+static inline void le_position_mend(int fd, int64_t written)
+{
+    struct stat status;
+    if (fstat(fd, &status) < 0 || !(S_ISREG(status.st_mode) || S_ISBLK(status.st_mode)))
+        return;
+    int64_t position = lseek(fd, 0, SEEK_CUR);
+    int64_t end = S_ISBLK(status.st_mode) ? lseek(fd, 0, SEEK_END) : status.st_size;
+    if (position >= 0)
+        (void)lseek(fd, position + written <= end ? position + written : position, SEEK_SET);
+}
+
 /* For requests that move the bytes at sqe.addr and may move fewer than asked for: asks for the rest until `total` have gone.
  * Where some have a failure comes next, which is the result. */
 static inline enum le_op_verdict le_operation_on_part(struct le_loop *loop, struct le_op *op, int32_t result, uint32_t flags)
@@ -105,8 +122,12 @@ static inline enum le_op_verdict le_operation_on_part(struct le_loop *loop, stru
             return LE_OP_END;
         }
         sqe->addr += (uint64_t)result;
-        if (sqe->opcode == IORING_OP_WRITE && sqe->off != UINT64_MAX) /* of a socket: the address to send to */
-            sqe->off += (uint64_t)result;
+        if (sqe->opcode == IORING_OP_WRITE) { /* else `off` is the address to send to */
+            if (sqe->off != UINT64_MAX)
+                sqe->off += (uint64_t)result;
+            else if ((uint32_t)result < sqe->len)
+                le_position_mend(sqe->fd, result);
+        }
         sqe->len = left < LE_PART_MAX ? (uint32_t)left : LE_PART_MAX;
     } else if (result != -EINTR) {
         /* A file that takes nothing and tells no error would be asked for ever. */
@@ -117,7 +138,8 @@ static inline enum le_op_verdict le_operation_on_part(struct le_loop *loop, stru
         le_operation_end(loop, operation, -ECANCELED);
         return LE_OP_END;
     }
-    /* What was linked to it has been cancelled by the kernel; the rest still tells how it ends. */
+    /* What was linked to it has been cancelled by the kernel; the rest still tells how it ends, and has no place to keep. */
+    operation->flags &= ~(uint32_t)LE_OPERATION_CHAINED;
     sqe->flags &= (uint8_t) ~(IOSQE_IO_LINK | IOSQE_IO_HARDLINK);
     return LE_OP_AGAIN;
 }
