@@ -1,8 +1,12 @@
 # watcher.pxd: the base of all kinds of watchers; frozen, because extensions of other packages derive from it.
 
+cimport cython
 from linux_event.core cimport le_watcher, le_watcher_class
 from linux_event.engine cimport Engine
 
+
+# The trashcan: a watcher may hold a watcher that holds a watcher, and so on, and the stack is finite when they are freed.
+@cython.trashcan(True)
 cdef class Watcher:
     cdef le_watcher head  # has to be the first field
     cdef Engine owner

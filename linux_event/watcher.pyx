@@ -26,6 +26,7 @@ cdef extern from *:
 cdef object DEFAULT_PRIORITY = 0
 
 
+@cython.trashcan(True)
 cdef class Watcher:
     """The base of all watchers. An active watcher is kept alive by its loop: the reference may be dropped.
 

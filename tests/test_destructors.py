@@ -2,10 +2,12 @@
 
 import gc
 import sys
+import threading
 
-from _support import finish, made_loop, pipes, unraisable
+from _fault import in_thread
+from _support import finish, kind_arguments, made_loop, pipes, unraisable
 
-from linux_event import Loop
+from linux_event import Loop, Watcher
 
 # --- the interpreter around it --------------------------------------------------------------------------------------
 
@@ -121,6 +123,51 @@ def test_a_watcher_brought_back_to_life(loop):
     watcher.start()
     finish(loop)
     assert called == [watcher]
+
+
+def with_little_stack(function):
+    """Call function() in a thread that has a quarter of a MiB of stack."""
+    previous = threading.stack_size(256 * 1024)
+    try:
+        in_thread(function)
+    finally:
+        threading.stack_size(previous)
+
+
+def test_a_long_chain_of_timers_is_freed_without_the_stack(loop):
+    last = None
+    for _ in range(300_000):
+        last = loop.timer(3600, print, data=last, start=False)
+    last = None
+    assert loop.statistics().watchers == 0
+
+
+# CPython 3.13 counts how deep destructors may go, and takes no account of how much stack there is.
+knows_its_stack = pytest.mark.skipif(sys.version_info >= (3, 13), reason="CPython itself does not survive it")
+
+
+@knows_its_stack
+def test_a_chain_of_watchers_is_freed_without_the_stack(pipe, kind):
+    def body():
+        with made_loop() as loop:
+            last = None
+            for _ in range(10_000):
+                last = getattr(loop, kind)(*kind_arguments(kind, pipe), print, data=last, start=False)
+            last = None
+            assert loop.statistics().watchers == 0
+
+    with_little_stack(body)
+
+
+@knows_its_stack
+def test_a_chain_of_empty_watchers_is_freed_without_the_stack():
+    def body():
+        last = None
+        for _ in range(10_000):
+            last, former = Watcher.__new__(Watcher), last
+            last.data = former
+
+    with_little_stack(body)
 
 
 def test_deep_recursion_in_a_callback(loop):
