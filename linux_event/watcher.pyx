@@ -200,6 +200,10 @@ cdef int start_watcher(Watcher self) except -1:
         if self.head.cls.on_start(<PyObject *>self) < 0:
             raise_current()
         watcher_activate(self)
+        # Starting may run code of others: a collection of garbage, or __index__() of an argument of the constructor.
+        if le_watcher_is(&self.head, LE_WATCHER_DESTROYED):
+            stop_watcher(self)
+            watcher_guard(self)
         loop_changed(self.owner)
     return 0
 

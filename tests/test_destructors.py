@@ -4,10 +4,11 @@ import gc
 import sys
 import threading
 
+import pytest
 from _fault import in_thread
 from _support import finish, kind_arguments, made_loop, pipes, unraisable
 
-from linux_event import Loop, Watcher
+from linux_event import DestroyedError, Loop, Watcher
 
 # --- the interpreter around it --------------------------------------------------------------------------------------
 
@@ -168,6 +169,57 @@ def test_a_chain_of_empty_watchers_is_freed_without_the_stack():
             last.data = former
 
     with_little_stack(body)
+
+
+@pytest.mark.parametrize("how", ["destroys the watcher", "closes the loop"])
+def test_an_argument_that_ends_what_is_being_made(pipe, kind, how):
+    class Priority:
+        def __index__(self):
+            if how == "closes the loop":
+                loop.close()
+            else:
+                for watcher in loop.watchers.values():
+                    watcher.destroy()
+            return 1
+
+    with made_loop() as loop:
+        with pytest.raises(DestroyedError):
+            getattr(loop, kind)(*kind_arguments(kind, pipe), print, priority=Priority())
+        left = loop.statistics()
+        assert left.active_watchers == left.timers == left.requests_in_flight == left.watchers == 0
+
+
+@pytest.mark.parametrize("how", ["destroys the watcher", "closes the loop"])
+def test_a_collection_during_the_start_that_ends_the_watcher(pipe, how):
+    class Garbage:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            if how == "closes the loop":
+                loop.close()
+            else:
+                watcher.destroy()
+
+    threshold = gc.get_threshold()
+    # A loop that is debugged notes what the fd is: that makes objects that the collector knows.
+    with made_loop(debug=True) as loop:
+        watcher = loop.io(pipe.r, "r", print, start=False)
+        gc.collect()
+        gc.disable()
+        gc.set_threshold(1)
+        Garbage()
+        gc.enable()
+        try:
+            watcher.start()
+        except DestroyedError:
+            pass
+        finally:
+            gc.set_threshold(*threshold)
+        gc.collect()
+        assert watcher.is_destroyed()
+        assert not watcher.is_active()
+        assert loop.statistics().active_watchers == 0
 
 
 def test_deep_recursion_in_a_callback(loop):
