@@ -240,7 +240,7 @@ cdef int watcher_begin(Watcher self, const le_watcher_class *cls, object loop, o
     self.head.cls = cls
     self.head.id = engine.core.next_id
     check_memory(le_table_add(&engine.core.watchers, &self.head))
-    engine.core.next_id += 1
+    engine.core.next_id = self.head.id + 1
     self.head.flags = LE_WATCHER_REF
     self.owner = engine
     self.function = callback
