@@ -12,6 +12,8 @@ import pytest
 from _fault import unexpected
 from _support import BOUND, Pipe, made_loop, pipes, run_until
 
+needs_strace = pytest.mark.skipif(_fault.strace_missing() is not None, reason=str(_fault.strace_missing()))
+
 # --- inside another event loop ------------------------------------------------------------------------------------
 
 
@@ -359,7 +361,7 @@ before = _fault.open_fds()
 loop = Loop()
 try:
     fd = loop.fileno()
-    loop.timer(0.001, print)
+    loop.timer(0.001, repr)
     loop.run_once()
 except OSError as error:
     print(errno.errorcode[error.errno])
@@ -368,13 +370,22 @@ assert _fault.open_fds() == before
 """
 
 
-@pytest.mark.skipif(_fault.strace_missing() is not None, reason=str(_fault.strace_missing()))
+@needs_strace
 def test_fileno_where_the_kernel_refuses():
     """Not even an eventfd is left behind."""
     # The first call of the kind enables the ring.
     result = _fault.run_injected(INJECTED, "io_uring_register:error=ENOMEM:when=2")
     assert "(INJECTED)" in result.trace
     result.check("ENOMEM")
+
+
+@needs_strace
+def test_taking_the_sign_down_is_tried_again_or_refused():
+    """An interrupted read(2) of the eventfd is made again; another error is that of the call that needed it."""
+    for name, expected in (("EINTR", ""), ("EIO", "EIO")):
+        result = _fault.run_injected(INJECTED, f"read:error={name}:when=1", path="anon_inode:[eventfd]")
+        assert "(INJECTED)" in result.trace
+        result.check(expected)
 
 
 # --- sqpoll and busy_poll -----------------------------------------------------------------------------------------
