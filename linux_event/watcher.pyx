@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.object cimport PyCallable_Check, PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from linux_event.arguments cimport callable_argument, flag_argument, integer_within
 from linux_event.core cimport (
     LE_LOOP_FORKED, LE_LOOP_OPEN, LE_NOT_IN_HEAP, LE_PRIORITY_MAX, LE_PRIORITY_MIN, LE_WATCHER_ABI, LE_WATCHER_ACTIVE,
@@ -18,9 +18,34 @@ from linux_event.errors import DestroyedError
 cdef extern from *:
     """
     #define LE_SET_CLEAR(type, function) (((PyTypeObject *)(type))->tp_clear = (inquiry)(function))
+    #define LE_SET_DEALLOC(type, function) (((PyTypeObject *)(type))->tp_dealloc = (destructor)(function))
+    #define LE_HAS_WEAK_REFERENCES(o) (*(PyObject **)((char *)(o) + Py_TYPE(o)->tp_weaklistoffset) != NULL)
+    #define LE_IS_LAST(o) (Py_REFCNT(o) == 1)
+    #define LE_FREE(o) Py_TYPE(o)->tp_free(o)
+    #if defined(CYTHON_TRACE) && CYTHON_TRACE
+    #define LE_IS_TRACED 1
+    #else
+    #define LE_IS_TRACED 0
+    #endif
+
+    static void le_free_by_trashcan(PyObject *o, void (*free_it)(PyObject *))
+    {
+        Py_TRASHCAN_BEGIN(o, Py_TYPE(o)->tp_dealloc)
+        free_it(o);
+        Py_TRASHCAN_END
+    }
     """
     ctypedef int (*inquiry)(PyObject *) noexcept
+    ctypedef void (*destructor)(PyObject *) noexcept
     void LE_SET_CLEAR(object type, inquiry function)
+    void LE_SET_DEALLOC(object type, destructor function)
+    bint LE_HAS_WEAK_REFERENCES(PyObject *o)
+    bint LE_IS_LAST(PyObject *o)
+    void LE_FREE(PyObject *o)
+    const bint LE_IS_TRACED
+    void le_free_by_trashcan(PyObject *o, destructor free_it)
+    void PyObject_GC_UnTrack(PyObject *o)
+    void PyObject_ClearWeakRefs(PyObject *o)
 
 # Most often the very object that the default argument is: comparing addresses is enough to know.
 cdef object DEFAULT_PRIORITY = 0
@@ -331,3 +356,39 @@ cdef int clear(PyObject *watcher) noexcept:
 
 
 LE_SET_CLEAR(Watcher, clear)
+
+
+# -- The end of small kinds --------------------------------------------------------------------------------------------
+
+@cython.linetrace(False)
+@cython.profile(False)
+cdef void free_watcher(PyObject *watcher) noexcept:
+    cdef PyObject *owner = <PyObject *>(<Watcher>watcher).owner
+    cdef PyObject *function = <PyObject *>(<Watcher>watcher).function
+    cdef PyObject *data_value = <PyObject *>(<Watcher>watcher).data_value
+    if LE_HAS_WEAK_REFERENCES(watcher):
+        PyObject_ClearWeakRefs(watcher)
+    watcher_leave(<Watcher>watcher)
+    LE_FREE(watcher)
+    Py_XDECREF(function)
+    Py_XDECREF(data_value)
+    Py_XDECREF(owner)
+
+
+@cython.linetrace(False)
+@cython.profile(False)
+cdef void dealloc_watcher(PyObject *watcher) noexcept:
+    """Free a watcher in one step, without what Cython does for each class of the hierarchy; by the trashcan only where another
+    object may go with it."""
+    PyObject_GC_UnTrack(watcher)
+    if (LE_IS_LAST(<PyObject *>(<Watcher>watcher).function) or LE_IS_LAST(<PyObject *>(<Watcher>watcher).data_value)):
+        le_free_by_trashcan(watcher, free_watcher)
+    else:
+        free_watcher(watcher)
+
+
+cdef int watcher_is_small(object kind) except -1:
+    # Where lines are traced, whoever traces would be called in the middle of it.
+    if not LE_IS_TRACED:
+        LE_SET_DEALLOC(kind, dealloc_watcher)
+    return 0

@@ -11,7 +11,9 @@ from linux_event.core cimport (
 from linux_event.engine cimport loop_changed
 from linux_event.errors cimport check_memory
 from linux_event.loop cimport add_method
-from linux_event.watcher cimport Watcher, decorator, watcher_begin, watcher_deactivate, watcher_guard, watcher_options
+from linux_event.watcher cimport (
+    Watcher, decorator, watcher_begin, watcher_deactivate, watcher_guard, watcher_is_small, watcher_options,
+)
 
 cdef enum:
     OFFSET_DEFAULT = -1
@@ -217,6 +219,10 @@ cdef le_watcher_class periodic_class = timer_class
 periodic_class.name = "periodic"
 periodic_class.on_start = <le_watcher_function>periodic_start
 periodic_class.on_dispatch = <le_watcher_function>periodic_dispatch
+
+
+watcher_is_small(Timer)
+watcher_is_small(Periodic)
 
 
 # -- Factories ---------------------------------------------------------------------------------------------------------
