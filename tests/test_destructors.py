@@ -5,7 +5,7 @@ import sys
 import threading
 
 import pytest
-from _fault import in_thread
+from _fault import WhenAsleep, in_thread
 from _support import finish, kind_arguments, made_loop, pipes, unraisable
 
 from linux_event import DestroyedError, Loop, Watcher
@@ -100,6 +100,28 @@ def test_destructors_while_close_destroys():
     assert len(loop.watchers) == 0
     assert loop.statistics().timers == 0
     assert len(refused) == 11
+
+
+@pytest.mark.parametrize("where", ["callback", "thread"])
+def test_the_destructor_of_a_running_loop_called_by_hand(loop, where):
+    """It is refused, as close() is."""
+    with unraisable() as swallowed:
+        if where == "callback":
+            loop.defer(loop.__del__)
+        else:
+            loop.post(lambda: in_thread(loop.__del__))
+        finish(loop)
+    [text] = swallowed
+    assert text.startswith("RuntimeError: the loop is running")
+    assert not loop.is_closed()
+
+
+def test_the_destructor_of_a_sleeping_loop_called_by_hand(loop):
+    with unraisable() as swallowed, WhenAsleep(loop.__del__):
+        loop.timer(0.3, lambda watcher: None)
+        finish(loop)
+    [text] = swallowed
+    assert text.startswith("RuntimeError: the loop is running")
 
 
 def test_a_watcher_brought_back_to_life(loop):
