@@ -26,8 +26,10 @@ cdef int watcher_deactivate(Watcher self) except -1
 # Leave all tables of the loop. A kind with Python fields of its own calls it in its __dealloc__: before those fields go, so
 # that whatever runs then does not find the dying watcher in a view.
 cdef void watcher_leave(Watcher self) noexcept
-# For a final class that has no Python fields and no memory of its own, once it is made: its watchers are freed faster.
-cdef int watcher_is_small(object kind) except -1
+# For a final class that has no Python fields and no memory of its own, once it is made: its watchers are freed faster. Some
+# of one kind, that with is_kept, are kept for watcher_kept() to give them out again, as if new, in place of None.
+cdef int watcher_is_small(object kind, bint is_kept) except -1
+cdef Watcher watcher_kept()
 # What a factory returns when its callback is left out: `kind(loop, *args, function, ..., **options)` follows when the function
 # is known; the arguments are checked now.
 cdef object decorator(object kind, object loop, tuple args, object data, object priority, object ref, object start,

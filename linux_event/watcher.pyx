@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.object cimport PyCallable_Check, PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from linux_event.arguments cimport callable_argument, flag_argument, integer_within
 from linux_event.core cimport (
     LE_LOOP_FORKED, LE_LOOP_OPEN, LE_NOT_IN_HEAP, LE_PRIORITY_MAX, LE_PRIORITY_MIN, LE_WATCHER_ABI, LE_WATCHER_ACTIVE,
@@ -22,10 +22,17 @@ cdef extern from *:
     #define LE_HAS_WEAK_REFERENCES(o) (*(PyObject **)((char *)(o) + Py_TYPE(o)->tp_weaklistoffset) != NULL)
     #define LE_IS_LAST(o) (Py_REFCNT(o) == 1)
     #define LE_FREE(o) Py_TYPE(o)->tp_free(o)
+    #define LE_TYPE(o) ((PyObject *)Py_TYPE(o))
+    #define LE_REVIVE(o) PyObject_Init(o, Py_TYPE(o))
     #if defined(CYTHON_TRACE) && CYTHON_TRACE
     #define LE_IS_TRACED 1
     #else
     #define LE_IS_TRACED 0
+    #endif
+    #if defined(__SANITIZE_ADDRESS__)
+    #define LE_IS_SANITIZED 1  /* what is used after its end is to be noticed */
+    #else
+    #define LE_IS_SANITIZED 0
     #endif
 
     static void le_free_by_trashcan(PyObject *o, void (*free_it)(PyObject *))
@@ -42,8 +49,12 @@ cdef extern from *:
     bint LE_HAS_WEAK_REFERENCES(PyObject *o)
     bint LE_IS_LAST(PyObject *o)
     void LE_FREE(PyObject *o)
+    PyObject *LE_TYPE(PyObject *o)
+    PyObject *LE_REVIVE(PyObject *o)
+    const bint LE_IS_SANITIZED
     const bint LE_IS_TRACED
     void le_free_by_trashcan(PyObject *o, destructor free_it)
+    void PyObject_GC_Track(PyObject *o)
     void PyObject_GC_UnTrack(PyObject *o)
     void PyObject_ClearWeakRefs(PyObject *o)
 
@@ -360,19 +371,33 @@ LE_SET_CLEAR(Watcher, clear)
 
 # -- The end of small kinds --------------------------------------------------------------------------------------------
 
+cdef enum:
+    KEPT_MAX = 32
+
+# A few freed watchers of one kind, timers, to be used again: a timeout that is set and taken back lives but a moment.
+cdef PyObject *kept[KEPT_MAX]
+cdef int kept_count = 0
+cdef PyObject *kept_kind = NULL
+
+
 @cython.linetrace(False)
 @cython.profile(False)
 cdef void free_watcher(PyObject *watcher) noexcept:
-    cdef PyObject *owner = <PyObject *>(<Watcher>watcher).owner
-    cdef PyObject *function = <PyObject *>(<Watcher>watcher).function
-    cdef PyObject *data_value = <PyObject *>(<Watcher>watcher).data_value
+    global kept_count
     if LE_HAS_WEAK_REFERENCES(watcher):
         PyObject_ClearWeakRefs(watcher)
     watcher_leave(<Watcher>watcher)
-    LE_FREE(watcher)
-    Py_XDECREF(function)
-    Py_XDECREF(data_value)
-    Py_XDECREF(owner)
+    (<Watcher>watcher).function = None
+    (<Watcher>watcher).data_value = None
+    (<Watcher>watcher).owner = None
+    if LE_TYPE(watcher) == kept_kind and kept_count < KEPT_MAX:
+        kept[kept_count] = watcher
+        kept_count += 1
+    else:
+        Py_DECREF(None)  # one for each field
+        Py_DECREF(None)
+        Py_DECREF(None)
+        LE_FREE(watcher)
 
 
 @cython.linetrace(False)
@@ -387,8 +412,27 @@ cdef void dealloc_watcher(PyObject *watcher) noexcept:
         free_watcher(watcher)
 
 
-cdef int watcher_is_small(object kind) except -1:
+cdef int watcher_is_small(object kind, bint is_kept) except -1:
+    global kept_kind
     # Where lines are traced, whoever traces would be called in the middle of it.
     if not LE_IS_TRACED:
         LE_SET_DEALLOC(kind, dealloc_watcher)
+        if is_kept and not LE_IS_SANITIZED:
+            kept_kind = <PyObject *>kind
     return 0
+
+
+@cython.linetrace(False)
+@cython.profile(False)
+cdef Watcher watcher_kept():
+    global kept_count
+    cdef PyObject *watcher
+    if kept_count == 0:
+        return None
+    kept_count -= 1
+    watcher = LE_REVIVE(kept[kept_count])
+    (<Watcher>watcher).head.priority = 0
+    PyObject_GC_Track(watcher)
+    result = <Watcher>watcher
+    Py_DECREF(result)  # that of LE_REVIVE
+    return result

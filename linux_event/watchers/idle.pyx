@@ -59,7 +59,7 @@ idle_class.on_stop = <le_watcher_function>idle_stop
 idle_class.on_dispatch = <le_watcher_function>idle_dispatch
 
 
-watcher_is_small(Idle)
+watcher_is_small(Idle, False)
 
 
 @cython.binding(True)

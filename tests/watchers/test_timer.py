@@ -1,6 +1,7 @@
 """Timer: deadlines, order, restarts, odd delays, very many."""
 
 import fractions
+import gc
 import itertools
 import math
 import random
@@ -462,6 +463,23 @@ def test_no_memory_is_left(loop):
         loop.run_once(0)
 
     assert blocks_grown(action) < 50
+
+
+def test_a_new_timer_has_nothing_of_a_former_one(loop):
+    """Freed timers are kept for new ones."""
+    for _ in range(100):
+        former = loop.timer(0, print, data=[], priority=2, ref=False)
+        gone = weakref.ref(former)
+        former.stop()
+        del former
+        assert gone() is None
+        new = loop.timer(BOUND, repr)
+        assert (new.priority, new.data, new.ref, new.callback, new.after) == (0, None, True, repr, BOUND)
+        assert new.is_active()
+        assert weakref.getweakrefcount(new) == 0
+        assert gc.is_tracked(new)
+        new.destroy()
+        del new
 
 
 def test_a_time_namespace_with_another_clock():
