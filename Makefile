@@ -29,6 +29,10 @@ ASAN_SCALE ?= 0.1
 COVERAGE_SCALE ?= 0.1
 COVERAGE_MINIMUM := 95
 
+# The tests of the build make copies of the sources and build these: they would
+# do the same beside every variant.
+VARIANT := --ignore tests/test_build.py
+
 STRICT_C := -std=gnu11 -Wall -Wextra -Werror -Wno-unused-function
 
 CHECKS := test lint typing coverage verify asan versions wheel
@@ -64,13 +68,13 @@ coverage: test-packages $(ENVIRONMENT)/dev.installed ## measure how many lines o
 	# Tests that give up their privileges write what they measured, too.
 	mkdir -m 1777 build/coverage/data
 	cd build/coverage && LE_TEST_SCALE=$(COVERAGE_SCALE) PYTHONPATH=$$PWD/tools COVERAGE_FILE=$$PWD/data/measured \
-		$(PYTEST) --cov --cov-report=term --cov-report=json $(PYTEST_ARGS)
+		$(PYTEST) --cov --cov-report=term --cov-report=json $(VARIANT) $(PYTEST_ARGS)
 	$(VENV_PYTHON) tools/coverage_minimum.py build/coverage $(COVERAGE_MINIMUM)
 
 verify: test-packages $(ENVIRONMENT)/test.installed ## run the tests on the build that checks every invariant
 	$(VENV_PYTHON) tools/copy_tree.py build/verify
 	cd build/verify && LE_VERIFY=1 $(BUILD)
-	cd build/verify && LE_TEST_SCALE=$(VERIFY_SCALE) $(PYTEST) $(PYTEST_ARGS)
+	cd build/verify && LE_TEST_SCALE=$(VERIFY_SCALE) $(PYTEST) $(VARIANT) $(PYTEST_ARGS)
 
 # The interpreter itself is not instrumented: the sanitizers' libraries must be
 # loaded before it, and what it leaves allocated at exit is not ours to report.
@@ -81,7 +85,7 @@ asan: test-packages $(ENVIRONMENT)/test.installed ## run the tests under Address
 		ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=1:allocator_may_return_null=1 \
 		UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
 		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-		$(PYTEST) $(PYTEST_ARGS)
+		$(PYTEST) $(VARIANT) $(PYTEST_ARGS)
 
 lint: packages $(ENVIRONMENT)/dev.installed ## style, and warnings of Cython and the C compiler as errors
 	$(VENV_PYTHON) -m ruff check --output-format concise .

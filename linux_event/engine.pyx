@@ -4,7 +4,7 @@ What users call is in loop.pyx, which derives from it.
 """
 
 cimport cython
-from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject, PyErr_WriteUnraisable
+from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
 from cpython.object cimport PyCallable_Check, PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, Py_XINCREF
 from libc.stdint cimport int64_t, uint64_t
@@ -19,7 +19,9 @@ from linux_event.core cimport (
 )
 from linux_event.interrupts cimport signal_pipe_drain, signal_pipe_install, signal_pipe_restore
 from linux_event.linux cimport ECANCELED, eventfd_write
-from linux_event.requests cimport Requests, close_fds, loop_guard, op_start, op_stop
+from linux_event.requests cimport Requests, close_fds, loop_guard, op_start, op_stop, run_handlers
+
+from linux_event.errors import LoopClosedError
 
 cdef extern from *:
     """
@@ -70,8 +72,8 @@ cdef class Engine(Requests):
         try:
             self.settle()
             self.tend_embedding()
-        except OSError:
-            pass  # the kernel refuses to go on: what run() raises says so, now or the next time
+        except (OSError, LoopClosedError):
+            pass  # the kernel refuses to go on: what run() raises says so, now or the next time. Or a handler has closed the loop
         return 0
 
     cdef int iterate(self, int64_t until_ns, bint once) except -1:
@@ -124,7 +126,7 @@ cdef class Engine(Requests):
         cdef uint64_t before = self.core.pending
         # Callbacks in Python see their signals themselves; this is for those that run no bytecode.
         if self.core.iterations % SIGNALS_EVERY == 0:
-            PyErr_CheckSignals()
+            run_handlers(self)
         if not le_list_is_empty(&self.core.recheck):
             self.core.on_recheck(&self.core, True)
         if self.core.pending == before:
@@ -140,6 +142,7 @@ cdef class Engine(Requests):
                     self.core.on_recheck(&self.core, False)
         if unlikely(not le_list_is_empty(&self.core.finished)):
             self.release_finished()
+            loop_guard(self)  # a destructor may have forked
         if unlikely(self.is_debugging):
             for debug_check in debug_checks:
                 debug_check(self)
@@ -155,7 +158,7 @@ cdef class Engine(Requests):
         if not self.sees_interrupts:
             watch_signals(self)
         # From here on a signal leaves a byte in the pipe; what came before is seen now.
-        PyErr_CheckSignals()
+        run_handlers(self)
         if self.busy_poll_ns:
             spin(self, until_ns)
         while True:
@@ -425,7 +428,7 @@ cdef int run_signal_handlers(Engine self) except -1:
     """Something came through the pipe of the signals that have Python handlers."""
     self.core.is_signalled = False
     signal_pipe_drain(&self.interrupts)
-    return PyErr_CheckSignals()
+    return run_handlers(self)
 
 
 cdef int loop_changed(Engine loop) except -1:

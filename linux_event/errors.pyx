@@ -43,7 +43,6 @@ cdef int check_errno(int result) except -1:
 
 cdef int check_memory(int result) except -1:
     """Return 0; raise MemoryError for anything else. For functions that fail only for lack of memory."""
-    if result == 0:
-        return 0
-    PyErr_NoMemory()
-    return -1
+    if result:
+        PyErr_NoMemory()  # raises it
+    return 0

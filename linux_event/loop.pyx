@@ -267,12 +267,13 @@ statement, or call ``close``.
     def __del__(self):
         if self.core.state == LE_LOOP_CLOSED:
             return
+        if self.core.is_running or self.core.is_asleep:
+            raise RuntimeError("the loop is running: __del__() is not to be called")
         try:
             if self.core.state == LE_LOOP_OPEN:
                 message = f"unclosed {self!r}: call close(), or use it in a with statement"
                 PyErr_ResourceWarning(self, 1, "%U", <PyObject *>message)
         finally:
-            self.core.is_running = False
             self.shut(self.core.state == LE_LOOP_OPEN and owns(self), self.core.state == LE_LOOP_FORKED, False)
 
 

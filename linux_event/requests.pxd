@@ -28,6 +28,8 @@ cdef class Requests:
 # Raises LoopClosedError, WrongThreadError, or RuntimeError in a forked child. guard_state: not for the thread.
 cdef int loop_guard(Requests loop) except -1
 cdef int guard_state(Requests loop) except -1
+# Run Python's handlers of signals that have come. Raises what they raise, and as guard_state does if one has ended the loop.
+cdef int run_handlers(Requests loop) except -1
 # Whether the calling thread may use the loop.
 cdef bint owns(Requests loop) noexcept
 # Start and stop a request embedded in an object: the loop holds a reference on the object until the final completion.

@@ -89,6 +89,8 @@ cdef class Requests:
         cdef bint is_last
         le_loop_take_rearmed(&self.core)
         while True:
+            if unlikely(not self.core.ring.is_open):
+                guard_state(self)
             # A full submission queue is handed over, and filled again. That may bring completions: then there is no wait.
             is_last = le_loop_fill(&self.core)
             if not is_last:
@@ -103,7 +105,7 @@ cdef class Requests:
             le_loop_reap(&self.core)
             if result == -EINTR:
                 # A handler may stop the loop or raise: the caller looks again at what there is to wait for.
-                PyErr_CheckSignals()
+                run_handlers(self)
             if is_last and (result >= 0 or result == -EINTR or result == -ETIME):
                 break
             if result > 0 or result == -EINTR:
@@ -158,6 +160,8 @@ cdef class Requests:
         while self.core.cancelling > self.unsettled and tries < SETTLE_TRIES:
             self.enter(1, SETTLE_NS)
             self.release_finished()
+            if unlikely(not self.core.ring.is_open):
+                guard_state(self)  # a destructor has forked
             tries += 1
         self.unsettled = self.core.cancelling
         return 0
@@ -203,6 +207,15 @@ cdef int loop_guard(Requests loop) except -1:
     return 0
 
 
+cdef int run_handlers(Requests loop) except -1:
+    """Run Python's handlers of signals that have come. One may have forked: in the child, that is the end of this loop. One
+    may have closed the loop, where it was not running."""
+    PyErr_CheckSignals()
+    if unlikely(not loop.core.ring.is_open):
+        guard_state(loop)
+    return 0
+
+
 cdef int op_start(Requests loop, le_op *op) except -1:
     if le_op_start(&loop.core, op) and le_op_owner(op) != NULL:
         Py_INCREF(<object>le_op_owner(op))
@@ -221,7 +234,7 @@ def _after_fork_in_child():
     """Make every loop of the parent dead in this child, without a word to the kernel about the parent's rings."""
     cdef Requests requests
     for requests in list(live_requests):
-        if requests.core.state == LE_LOOP_OPEN:
+        if requests.core.ring.is_open:  # it may be in the middle of close()
             requests.die_in_child()
 
 

@@ -18,14 +18,51 @@ from linux_event.errors import DestroyedError
 cdef extern from *:
     """
     #define LE_SET_CLEAR(type, function) (((PyTypeObject *)(type))->tp_clear = (inquiry)(function))
+    #define LE_SET_DEALLOC(type, function) (((PyTypeObject *)(type))->tp_dealloc = (destructor)(function))
+    #define LE_HAS_WEAK_REFERENCES(o) (*(PyObject **)((char *)(o) + Py_TYPE(o)->tp_weaklistoffset) != NULL)
+    #define LE_IS_LAST(o) (Py_REFCNT(o) == 1)
+    #define LE_FREE(o) Py_TYPE(o)->tp_free(o)
+    #define LE_TYPE(o) ((PyObject *)Py_TYPE(o))
+    #define LE_REVIVE(o) PyObject_Init(o, Py_TYPE(o))
+    #if defined(CYTHON_TRACE) && CYTHON_TRACE
+    #define LE_IS_TRACED 1
+    #else
+    #define LE_IS_TRACED 0
+    #endif
+    #if defined(__SANITIZE_ADDRESS__)
+    #define LE_IS_SANITIZED 1  /* what is used after its end is to be noticed */
+    #else
+    #define LE_IS_SANITIZED 0
+    #endif
+
+    static void le_free_by_trashcan(PyObject *o, void (*free_it)(PyObject *))
+    {
+        Py_TRASHCAN_BEGIN(o, Py_TYPE(o)->tp_dealloc)
+        free_it(o);
+        Py_TRASHCAN_END
+    }
     """
     ctypedef int (*inquiry)(PyObject *) noexcept
+    ctypedef void (*destructor)(PyObject *) noexcept
     void LE_SET_CLEAR(object type, inquiry function)
+    void LE_SET_DEALLOC(object type, destructor function)
+    bint LE_HAS_WEAK_REFERENCES(PyObject *o)
+    bint LE_IS_LAST(PyObject *o)
+    void LE_FREE(PyObject *o)
+    PyObject *LE_TYPE(PyObject *o)
+    PyObject *LE_REVIVE(PyObject *o)
+    const bint LE_IS_SANITIZED
+    const bint LE_IS_TRACED
+    void le_free_by_trashcan(PyObject *o, destructor free_it)
+    void PyObject_GC_Track(PyObject *o)
+    void PyObject_GC_UnTrack(PyObject *o)
+    void PyObject_ClearWeakRefs(PyObject *o)
 
 # Most often the very object that the default argument is: comparing addresses is enough to know.
 cdef object DEFAULT_PRIORITY = 0
 
 
+@cython.trashcan(True)
 cdef class Watcher:
     """The base of all watchers. An active watcher is kept alive by its loop: the reference may be dropped.
 
@@ -199,10 +236,10 @@ cdef int start_watcher(Watcher self) except -1:
         if self.head.cls.on_start(<PyObject *>self) < 0:
             raise_current()
         watcher_activate(self)
+        # Starting may run code of others: a collection of garbage, or __index__() of an argument of the constructor.
         if le_watcher_is(&self.head, LE_WATCHER_DESTROYED):
-            # Meanwhile, by code of others that the collector ran.
             stop_watcher(self)
-            return watcher_guard(self)
+            watcher_guard(self)
         loop_changed(self.owner)
     return 0
 
@@ -239,7 +276,7 @@ cdef int watcher_begin(Watcher self, const le_watcher_class *cls, object loop, o
     self.head.cls = cls
     self.head.id = engine.core.next_id
     check_memory(le_table_add(&engine.core.watchers, &self.head))
-    engine.core.next_id += 1
+    engine.core.next_id = self.head.id + 1
     self.head.flags = LE_WATCHER_REF
     self.owner = engine
     self.function = callback
@@ -333,3 +370,72 @@ cdef int clear(PyObject *watcher) noexcept:
 
 
 LE_SET_CLEAR(Watcher, clear)
+
+
+# -- The end of small kinds --------------------------------------------------------------------------------------------
+
+cdef enum:
+    KEPT_MAX = 32
+
+# A few freed watchers of one kind, timers, to be used again: a timeout that is set and taken back lives but a moment.
+cdef PyObject *kept[KEPT_MAX]
+cdef int kept_count = 0
+cdef PyObject *kept_kind = NULL
+
+
+@cython.linetrace(False)
+@cython.profile(False)
+cdef void free_watcher(PyObject *watcher) noexcept:
+    global kept_count
+    if LE_HAS_WEAK_REFERENCES(watcher):
+        PyObject_ClearWeakRefs(watcher)
+    watcher_leave(<Watcher>watcher)
+    (<Watcher>watcher).function = None
+    (<Watcher>watcher).data_value = None
+    (<Watcher>watcher).owner = None
+    if LE_TYPE(watcher) == kept_kind and kept_count < KEPT_MAX:
+        kept[kept_count] = watcher
+        kept_count += 1
+    else:
+        Py_DECREF(None)  # one for each field
+        Py_DECREF(None)
+        Py_DECREF(None)
+        LE_FREE(watcher)
+
+
+@cython.linetrace(False)
+@cython.profile(False)
+cdef void dealloc_watcher(PyObject *watcher) noexcept:
+    """Free a watcher in one step, without what Cython does for each class of the hierarchy; by the trashcan only where another
+    object may go with it."""
+    PyObject_GC_UnTrack(watcher)
+    if (LE_IS_LAST(<PyObject *>(<Watcher>watcher).function) or LE_IS_LAST(<PyObject *>(<Watcher>watcher).data_value)):
+        le_free_by_trashcan(watcher, free_watcher)
+    else:
+        free_watcher(watcher)
+
+
+cdef int watcher_is_small(object kind, bint is_kept) except -1:
+    global kept_kind
+    # Where lines are traced, whoever traces would be called in the middle of it.
+    if not LE_IS_TRACED:
+        LE_SET_DEALLOC(kind, dealloc_watcher)
+        if is_kept and not LE_IS_SANITIZED:
+            kept_kind = <PyObject *>kind
+    return 0
+
+
+@cython.linetrace(False)
+@cython.profile(False)
+cdef Watcher watcher_kept():
+    global kept_count
+    cdef PyObject *watcher
+    if kept_count == 0:
+        return None
+    kept_count -= 1
+    watcher = LE_REVIVE(kept[kept_count])
+    (<Watcher>watcher).head.priority = 0
+    PyObject_GC_Track(watcher)
+    result = <Watcher>watcher
+    Py_DECREF(result)  # that of LE_REVIVE
+    return result

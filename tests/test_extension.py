@@ -1,5 +1,7 @@
-"""Another package builds a kind of watcher of its own on the installed declarations and headers."""
+"""Another package builds a kind of watcher, and ring operations, of its own on the installed declarations and headers."""
 
+import contextlib
+import errno
 import importlib.util
 import os
 import shutil
@@ -9,17 +11,17 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
-from _support import finish
+from _support import finish, made_loop
 
 import linux_event
-from linux_event import DestroyedError, Loop
+from linux_event import DestroyedError, Loop, UringUnavailableError
 
 SOURCE = Path(__file__).resolve().parent / "extension_package"
 
 
 @pytest.fixture(scope="module")
-def round_trip(tmp_path_factory):
-    """The module of the package, built in a folder of its own."""
+def package(tmp_path_factory):
+    """The folder in which the package was built."""
     folder = tmp_path_factory.mktemp("extension") / "package"
     shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns("build", "*.c", "*.so", "__pycache__"))
     # The build imports linux_event, and Cython looks for its declarations, where this test found it.
@@ -35,13 +37,34 @@ def round_trip(tmp_path_factory):
         text=True,
     )
     assert built.returncode == 0, built.stdout
-    name = f"round_trip{EXTENSION_SUFFIXES[0]}"
-    spec = importlib.util.spec_from_file_location("round_trip", folder / name)
+    return folder
+
+
+@contextlib.contextmanager
+def imported(folder, name):
+    """A module of the package."""
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}{EXTENSION_SUFFIXES[0]}")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["round_trip"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     yield module
-    del sys.modules["round_trip"]
+    del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def round_trip(package):
+    with imported(package, "round_trip") as module:
+        yield module
+
+
+@pytest.fixture
+def scripted(package):
+    with imported(package, "scripted_ring") as module:
+        yield module
+        module.restore()
+
+
+# --- a kind of watcher ------------------------------------------------------------------------------------------------
 
 
 def test_a_request_goes_to_the_kernel_and_back(loop, round_trip):
@@ -124,3 +147,63 @@ def test_a_loop_closed_with_requests_in_flight(round_trip):
     watchers = [loop.round_trip(print) for _ in range(10)]
     loop.close()
     assert all(watcher.is_destroyed() for watcher in watchers)
+
+
+# --- rings ------------------------------------------------------------------------------------------------------------
+
+
+def test_results_of_a_scripted_ring(scripted, pipe):
+    """What passes is tried again, and nothing is lost or done twice."""
+    passing = [-errno.EINTR, -errno.EAGAIN, 0, -errno.EBUSY, None, -errno.ENOMEM, -errno.ETIME]
+    scripted.use(on_enter=passing * 5)
+    with made_loop(entries=1) as loop:
+        seen = []
+
+        def on_read(watcher, events):
+            seen.append(pipe.take(1))
+            if len(seen) == 40:
+                watcher.destroy()
+            else:
+                loop.timer(0, lambda timer: pipe.put())
+
+        loop.io(pipe.r, "r", on_read)
+        pipe.put()
+        finish(loop)
+        assert seen == [b"x"] * 40
+        assert scripted.left() == 0
+
+
+def test_a_scripted_ring_that_cannot_be_enabled(scripted):
+    scripted.use(on_enable=[-errno.EIO])
+    with made_loop() as loop:
+        loop.timer(0, print).destroy()
+        with pytest.raises(OSError) as caught:
+            loop.run()
+        assert caught.value.errno == errno.EIO
+        loop.run()
+
+
+def test_sizes_where_memory_is_short(scripted):
+    """A refusal may be over in a moment; one that stays is met with smaller queues, that of completions first."""
+    scripted.use(on_open=[-errno.ENOMEM] * 3)
+    with made_loop(entries=64):
+        assert scripted.sizes() == [(64, 0)] * 4
+    scripted.use(on_open=[-errno.ENOMEM] * 200)
+    with pytest.raises(UringUnavailableError) as caught:
+        Loop(entries=64, cq_entries=256)
+    assert caught.value.errno == errno.ENOMEM
+    tried = scripted.sizes()
+    smaller = [size for size in tried if size != (64, 256)]
+    assert smaller == [(64, 64), (32, 64), (32, 32), (16, 32), (16, 16), (8, 16), (8, 8)]
+    assert tried[: -len(smaller)] == [(64, 256)] * (len(tried) - len(smaller))
+    scripted.use(on_open=[-errno.ENOMEM] * (len(tried) - 1))
+    with made_loop(entries=64, cq_entries=256) as loop:
+        finish(loop)
+    assert scripted.sizes()[-1] == (8, 8)
+
+
+def test_operations_of_another_abi_are_refused(scripted):
+    with pytest.raises(ValueError, match="ABI 999"):
+        scripted.use(abi=999)
+    with made_loop() as loop:
+        finish(loop)

@@ -279,6 +279,44 @@ def test_signal_at_each_call(first):
     injected(source, f"io_uring_enter:signal=SIGINT:when={first}").check("done")
 
 
+@pytest.mark.parametrize("number", [1, 2, 5])
+@pytest.mark.parametrize("embedded", [False, True])
+def test_handler_that_closes_the_loop_as_run_ends(number, embedded):
+    """What callbacks have cancelled is still being handed to the kernel: the loop is closed, and run returns."""
+    source = """
+    import os, signal, sys
+    import _fault
+    from linux_event import Loop
+    before = _fault.open_fds()
+    read_end, write_end = os.pipe()
+    loop = Loop(entries=1)
+    if EMBEDDED:
+        loop.fileno()
+    watchers = [loop.io(read_end, "r", print) for _ in range(20)]
+    loop.run_once(0)
+
+    def end(watcher):
+        for watcher in watchers:
+            watcher.destroy()
+        print(loop.statistics().syscalls)
+        loop.stop()
+
+    signal.signal(signal.SIGUSR2, lambda *_: loop.is_running() or loop.close())
+    loop.timer(0, end)
+    loop.run()
+    print(loop.is_closed())
+    loop.close()
+    os.close(read_end)
+    os.close(write_end)
+    assert _fault.open_fds() == before
+    """.replace("EMBEDDED", str(embedded))
+    calls = int(injected(source, "io_uring_enter:delay_enter=1:when=1").check(None).stdout.split()[0])
+    what = f"io_uring_enter:error=EINTR:signal=SIGUSR2:when={calls + number}"
+    result = _fault.run_injected(source, what)
+    assert "(INJECTED)" in result.trace
+    result.check(f"{calls}\nTrue")
+
+
 def test_slow_kernel_does_not_fire_timers_twice():
     """After a wait that took long, ticks are merged and timers fire once."""
     source = """

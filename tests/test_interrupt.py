@@ -488,3 +488,34 @@ def test_wakeup_fd_set_in_a_callback_stays(loop, pipe):
         loop.timer(0.01, lambda watcher: None)
         finish(loop)
         assert signal.set_wakeup_fd(-1) == pipe.w
+
+
+def test_wakeup_fd_set_after_a_sleep_stays(loop, pipe, silent):
+    """Asleep, the loop has its own pipe in that place: what a callback puts there instead is not replaced at the end."""
+    with wakeup_fd(-1):
+        loop.timer(0.01, lambda watcher: (signal.set_wakeup_fd(pipe.w), loop.stop()))
+        loop.run(timeout=BOUND)
+        assert signal.set_wakeup_fd(-1) == pipe.w
+
+
+def test_wakeup_fd_of_the_user_closed_meanwhile(loop, silent):
+    """It cannot be put back: there is none at the end, and nobody writes into an fd that has its number."""
+    with pipes(1) as [own]:
+        signal.set_wakeup_fd(own.w)
+        loop.timer(0.01, lambda watcher: (own.close_write(), loop.stop()))
+        loop.run(timeout=BOUND)
+        assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_wakeup_fd_of_the_user_that_is_full(loop, silent):
+    """Its owner has something to wake up for already: the byte is dropped, the handler runs."""
+    seen = []
+    with pipes(1) as [own], handled(signal.SIGUSR1, lambda *_: (seen.append(1), loop.stop_threadsafe())):
+        own.fill()
+        signal.set_wakeup_fd(own.w, warn_on_full_buffer=False)
+        try:
+            with _fault.WhenAsleep(lambda: os.kill(os.getpid(), signal.SIGUSR1)):
+                loop.run(timeout=BOUND)
+            assert seen == [1]
+        finally:
+            assert signal.set_wakeup_fd(-1) == own.w

@@ -7,9 +7,12 @@ import signal
 import threading
 import time
 
+import _fault
 import pytest
 from _fault import unexpected
 from _support import BOUND, Pipe, made_loop, pipes, run_until
+
+needs_strace = pytest.mark.skipif(_fault.strace_missing() is not None, reason=str(_fault.strace_missing()))
 
 # --- inside another event loop ------------------------------------------------------------------------------------
 
@@ -340,6 +343,49 @@ def test_inside_a_loop_of_our_own(loop):
         outer.run(BOUND)
     pipe.close()
     assert called == [b"through two"]
+
+
+@pytest.mark.parametrize("which", ["fileno", "ring"])
+def test_a_loop_cannot_wait_for_itself(loop, which):
+    fd = loop.fileno() if which == "fileno" else _fault.ring_fd()
+    with pytest.raises(ValueError, match=f"own loop, {fd}"):
+        loop.io(fd, "r", unexpected)
+    assert not loop.watchers
+
+
+INJECTED = """
+import errno, os
+import _fault
+from linux_event import Loop
+before = _fault.open_fds()
+loop = Loop()
+try:
+    fd = loop.fileno()
+    loop.timer(0.001, repr)
+    loop.run_once()
+except OSError as error:
+    print(errno.errorcode[error.errno])
+loop.close()
+assert _fault.open_fds() == before
+"""
+
+
+@needs_strace
+def test_fileno_where_the_kernel_refuses():
+    """Not even an eventfd is left behind."""
+    # The first call of the kind enables the ring.
+    result = _fault.run_injected(INJECTED, "io_uring_register:error=ENOMEM:when=2")
+    assert "(INJECTED)" in result.trace
+    result.check("ENOMEM")
+
+
+@needs_strace
+def test_taking_the_sign_down_is_tried_again_or_refused():
+    """An interrupted read(2) of the eventfd is made again; another error is that of the call that needed it."""
+    for name, expected in (("EINTR", ""), ("EIO", "EIO")):
+        result = _fault.run_injected(INJECTED, f"read:error={name}:when=1", path="anon_inode:[eventfd]")
+        assert "(INJECTED)" in result.trace
+        result.check(expected)
 
 
 # --- sqpoll and busy_poll -----------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The live views of a loop: watchers, io_watchers, signals."""
 
 import gc
+import random
 import signal
 import socket
 from collections.abc import ItemsView, KeysView, Mapping, ValuesView
@@ -241,3 +242,28 @@ def test_views_of_two_loops_are_separate(loop, pipe):
         assert loop.watchers == {}
         assert loop.io_watchers == {}
         assert other.io_watchers == {pipe.r: (watcher,)}
+
+
+def test_ids_lead_to_their_watchers_however_they_come_and_go(loop):
+    """Some live long, most do not; the table grows, shrinks, and passes over ids whose place is taken."""
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    choice = random.Random(seed)
+    known, last = {}, 0
+    for phase in range(12):
+        lifetime = choice.choice((1, 3, 100, 1000))
+        for _ in range(scaled(2000, least=200)):
+            watcher = loop.timer(3600, print, start=False)
+            assert watcher.id > last
+            last = watcher.id
+            known[last] = watcher
+            assert loop.watchers[last] is watcher
+            if len(known) > lifetime:
+                gone = choice.choice((last, min(known), choice.choice(list(known)[:50])))
+                known.pop(gone).destroy()
+                assert gone not in loop.watchers
+        if phase % 4 == 3:
+            for gone in choice.sample(sorted(known), len(known) * choice.choice((9, 10)) // 10):
+                known.pop(gone).destroy()
+        assert list(loop.watchers.items()) == sorted(known.items())
+        assert loop.watchers.get(last + 1) is None

@@ -14,44 +14,42 @@
 
 #define LE_TABLE_MIN 16
 
-/* By id: open addressing with linear probing. Consecutive ids spread well under a multiplicative hash. */
+/* By id: the place of a watcher is its id modulo the capacity, and no two have the same place, because an id whose place is
+ * taken is never given: le_table_add() passes over it. So there is nothing to probe and no gap to close, and watchers that
+ * were made one after the other stand side by side. Places taken are passed over once for each round of the ids through the
+ * table, of which an eighth at least is free: a few steps for each watcher, however long others live. */
 struct le_table {
     struct le_watcher **slots;
     uint64_t capacity; /* a power of two, or 0 */
     uint64_t count;
-    uint32_t shift; /* 64 minus the binary logarithm of the capacity */
+    uint64_t shrink_at; /* the count at which a smaller table is tried next */
 };
 _Static_assert(sizeof(struct le_table) == 32, "le_table is laid out alike in all extensions");
 
-static inline uint64_t le_table_home(const struct le_table *table, uint64_t id)
-{
-    return (id * UINT64_C(0x9E3779B97F4A7C15)) >> table->shift;
-}
-
-static inline void le_table_place(struct le_table *table, struct le_watcher *watcher)
-{
-    uint64_t place = le_table_home(table, watcher->id);
-    while (table->slots[place])
-        place = (place + 1) & (table->capacity - 1);
-    table->slots[place] = watcher;
-}
-
+/* Returns 0 or -ENOMEM; for a smaller capacity -EEXIST, if two watchers would have the same place. */
 static inline int le_table_resize(struct le_table *table, uint64_t capacity)
 {
     struct le_watcher **slots = calloc(capacity, sizeof *slots);
     if (!slots)
         return -ENOMEM;
-    struct le_table old = *table;
+    for (uint64_t place = 0; place < table->capacity; place++) {
+        struct le_watcher *watcher = table->slots[place];
+        if (!watcher)
+            continue;
+        if (slots[watcher->id & (capacity - 1)]) {
+            free(slots);
+            return -EEXIST;
+        }
+        slots[watcher->id & (capacity - 1)] = watcher;
+    }
+    free(table->slots);
     table->slots = slots;
     table->capacity = capacity;
-    table->shift = 64 - (uint32_t)__builtin_ctzll(capacity);
-    for (uint64_t place = 0; place < old.capacity; place++)
-        if (old.slots[place])
-            le_table_place(table, old.slots[place]);
-    free(old.slots);
+    table->shrink_at = capacity > LE_TABLE_MIN ? capacity / 8 : 0;
     return 0;
 }
 
+/* Add a watcher, and raise its id to the next one that has a place. Returns 0 or -ENOMEM. */
 static inline int le_table_add(struct le_table *table, struct le_watcher *watcher)
 {
     if (table->count >= table->capacity - table->capacity / 8) {
@@ -59,7 +57,9 @@ static inline int le_table_add(struct le_table *table, struct le_watcher *watche
         if (error)
             return error;
     }
-    le_table_place(table, watcher);
+    while (table->slots[watcher->id & (table->capacity - 1)])
+        watcher->id++;
+    table->slots[watcher->id & (table->capacity - 1)] = watcher;
     table->count++;
     return 0;
 }
@@ -68,32 +68,20 @@ static inline struct le_watcher *le_table_get(const struct le_table *table, uint
 {
     if (!table->capacity)
         return NULL;
-    uint64_t place = le_table_home(table, id);
-    while (table->slots[place] && table->slots[place]->id != id)
-        place = (place + 1) & (table->capacity - 1);
-    return table->slots[place];
+    struct le_watcher *watcher = table->slots[id & (table->capacity - 1)];
+    return watcher && watcher->id == id ? watcher : NULL;
 }
 
 static inline void le_table_remove(struct le_table *table, const struct le_watcher *watcher)
 {
-    uint64_t mask = table->capacity - 1;
-    uint64_t hole = le_table_home(table, watcher->id);
-    while (table->slots[hole] != watcher) {
-        LE_ASSERT(table->slots[hole]);
-        hole = (hole + 1) & mask;
+    uint64_t place = watcher->id & (table->capacity - 1);
+    LE_ASSERT(table->slots[place] == watcher);
+    table->slots[place] = NULL;
+    if (LE_UNLIKELY(--table->count <= table->shrink_at && table->capacity > LE_TABLE_MIN)) {
+        uint64_t capacity = table->count && table->capacity / 4 > LE_TABLE_MIN ? table->capacity / 4 : LE_TABLE_MIN;
+        if (le_table_resize(table, capacity))
+            table->shrink_at = table->count / 2;
     }
-    /* Close the gap: whatever was pushed past the hole by a collision moves back into it. */
-    for (uint64_t place = (hole + 1) & mask; table->slots[place]; place = (place + 1) & mask) {
-        uint64_t home = le_table_home(table, table->slots[place]->id);
-        if (((place - home) & mask) >= ((place - hole) & mask)) {
-            table->slots[hole] = table->slots[place];
-            hole = place;
-        }
-    }
-    table->slots[hole] = NULL;
-    table->count--;
-    if (table->capacity > LE_TABLE_MIN && table->count < table->capacity / 8)
-        (void)le_table_resize(table, table->capacity / 4 < LE_TABLE_MIN ? LE_TABLE_MIN : table->capacity / 4);
 }
 
 static inline void le_table_free(struct le_table *table)

@@ -3,7 +3,7 @@
 cimport cython
 from linux_event.core cimport LE_WATCHER_ABI, le_link_leave, le_list_push, le_watcher_class, le_watcher_function
 from linux_event.loop cimport add_method
-from linux_event.watcher cimport Watcher, decorator, watcher_begin, watcher_options
+from linux_event.watcher cimport Watcher, decorator, watcher_begin, watcher_is_small, watcher_options
 
 
 @cython.final
@@ -57,6 +57,9 @@ idle_class.name = "idle"
 idle_class.on_start = <le_watcher_function>idle_start
 idle_class.on_stop = <le_watcher_function>idle_stop
 idle_class.on_dispatch = <le_watcher_function>idle_dispatch
+
+
+watcher_is_small(Idle, False)
 
 
 @cython.binding(True)

@@ -69,7 +69,8 @@ When the kernel refuses the fd the callback gets ``Events.ERROR`` and the watche
         cdef bint is_edge = flag_argument(edge, "edge")
         cdef int number = fd_argument(fd)
         cdef int kind = file_kind(self, number)
-        if isinstance(loop, Engine) and number in ((<Engine>loop).core.ring.uring.ring_fd, (<Engine>loop).outer_fd):
+        if (isinstance(loop, Engine) and (<Engine>loop).core.ring.is_open
+                and number in ((<Engine>loop).core.ring.uring.ring_fd, (<Engine>loop).outer_fd)):
             raise ValueError(f"fd must not be that of the watcher's own loop, {number}: a loop cannot wait for itself")
         watcher_begin(self, &io_class, loop, callback)
         self.request.op.cls = &poll_class

@@ -11,7 +11,10 @@ from linux_event.core cimport (
 from linux_event.engine cimport loop_changed
 from linux_event.errors cimport check_memory
 from linux_event.loop cimport add_method
-from linux_event.watcher cimport Watcher, decorator, watcher_begin, watcher_deactivate, watcher_guard, watcher_options
+from linux_event.watcher cimport (
+    Watcher, decorator, watcher_begin, watcher_deactivate, watcher_guard, watcher_is_small, watcher_kept,
+    watcher_options,
+)
 
 cdef enum:
     OFFSET_DEFAULT = -1
@@ -219,6 +222,10 @@ periodic_class.on_start = <le_watcher_function>periodic_start
 periodic_class.on_dispatch = <le_watcher_function>periodic_dispatch
 
 
+watcher_is_small(Timer, True)
+watcher_is_small(Periodic, False)
+
+
 # -- Factories ---------------------------------------------------------------------------------------------------------
 
 @cython.binding(True)
@@ -232,7 +239,9 @@ def _timer(self, after, callback=..., *, data=None, priority=0, ref=True, start=
     """
     if callback is ...:
         return decorator(Timer, self, (after,), data, priority, ref, start, {})
-    cdef Timer watcher = Timer.__new__(Timer)
+    cdef Timer watcher = <Timer>watcher_kept()
+    if watcher is None:
+        watcher = Timer.__new__(Timer)
     timer_begin(watcher, self, after, callback, data, priority, ref, start)
     return watcher
 

@@ -1,4 +1,4 @@
-"""How a package that defines watchers of its own is built: the headers are found through get_include()."""
+"""How a package that stands on the declarations is built: the headers are found through get_include()."""
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -9,6 +9,10 @@ setup(
     name="round-trip",
     version="1",
     ext_modules=cythonize(
-        [Extension("round_trip", ["round_trip.pyx"], include_dirs=[linux_event.get_include()])], language_level=3
+        [
+            Extension(name, [f"{name}.pyx"], include_dirs=[linux_event.get_include()])
+            for name in ("round_trip", "scripted_ring")
+        ],
+        language_level=3,
     ),
 )

@@ -6,9 +6,10 @@ import socket
 import weakref
 
 import pytest
+from _fault import ring_fd
 from _support import Pipe, finish, unused_fd
 
-from linux_event import Events, IOWatcher
+from linux_event import Events, IOWatcher, Loop, LoopClosedError
 
 READ, WRITE, PRIORITY, ERROR, HANGUP = (Events[n] for n in ("READ", "WRITE", "PRIORITY", "ERROR", "HANGUP"))
 
@@ -246,3 +247,15 @@ def test_class_and_factory_take_the_same(loop, pipe):
     for watcher in (IOWatcher(loop, callback=print, **arguments), loop.io(callback=print, **arguments)):
         assert (watcher.fd, watcher.poll, watcher.edge) == (pipe.r, READ, True)
         assert (watcher.data, watcher.priority, watcher.ref, watcher.is_active()) == (1, 1, False, False)
+
+
+def test_the_number_of_the_ring_of_a_closed_loop_is_any_number():
+    loop = Loop()
+    number = ring_fd()
+    loop.close()
+    os.dup2(0, number)
+    try:
+        with pytest.raises(LoopClosedError):
+            loop.io(number, "r", print)
+    finally:
+        os.close(number)

@@ -168,6 +168,17 @@ def test_a_regular_file_read_to_its_end(loop, tmp_path):
     assert got == b"0123456789" * 1000
 
 
+def test_poll_assigned_to_the_watcher_of_a_file(loop, tmp_path):
+    with open(tmp_path / "file", "w+b") as file:
+        watcher, seen = collect(loop, file, "r", edge=True)
+        loop.run_once(0)
+        watcher.poll = "rw"
+        loop.run_once(0)
+        loop.run_once(0)
+        assert seen == [READ, READ | WRITE]
+        watcher.destroy()
+
+
 def test_an_epoll_inside(loop, pipe):
     import select
 

@@ -1,13 +1,16 @@
 """Timer: deadlines, order, restarts, odd delays, very many."""
 
 import fractions
+import gc
 import itertools
 import math
 import random
+import subprocess
 import time
 import weakref
 
 import pytest
+from _fault import run_script
 from _support import BOUND, blocks_grown, finish, made_loop, scaled, spend
 
 from linux_event import DestroyedError, Timer
@@ -460,3 +463,45 @@ def test_no_memory_is_left(loop):
         loop.run_once(0)
 
     assert blocks_grown(action) < 50
+
+
+def test_a_new_timer_has_nothing_of_a_former_one(loop):
+    """Freed timers are kept for new ones."""
+    for _ in range(100):
+        former = loop.timer(0, print, data=[], priority=2, ref=False)
+        gone = weakref.ref(former)
+        former.stop()
+        del former
+        assert gone() is None
+        new = loop.timer(BOUND, repr)
+        assert (new.priority, new.data, new.ref, new.callback, new.after) == (0, None, True, repr, BOUND)
+        assert new.is_active()
+        assert weakref.getweakrefcount(new) == 0
+        assert gc.is_tracked(new)
+        new.destroy()
+        del new
+
+
+def test_a_time_namespace_with_another_clock():
+    """In a container the monotonic clock may count from elsewhere: deadlines are of the clock that the process sees."""
+    command = ["unshare", "--time", "--monotonic", "1000000", "--fork"]
+    if subprocess.run([*command, "true"], capture_output=True).returncode:
+        pytest.skip("no time namespace can be made")
+    run_script(
+        """
+        import time
+        from linux_event import Loop
+        with Loop() as loop:
+            assert loop.time() > 1_000_000
+            late = []
+            for delay in (0, 0.001, 0.02):
+                loop.timer(delay, lambda w: late.append(loop.time() - w.data), data=loop.time() + delay)
+            ticks = []
+            loop.periodic(0.005, lambda w: (ticks.append(1 + w.missed), len(ticks) == 3 and w.destroy()))
+            loop.run(timeout=50)
+            assert len(late) == len(ticks) == 3
+            assert min(late) >= 0
+        print("done")
+        """,
+        prefix=command,
+    ).check("done")
