@@ -239,7 +239,10 @@ cdef int chain_guard(Operation self) except -1:
 cdef int operation_fd(Operation self, object fd) except -1:
     cdef int number = fd_argument(fd)
     self.kept = fd
-    if type(fd) is int and fcntl(number, F_GETFD) < 0:
+    if type(fd) is not int:
+        if self.where is fd:
+            self.where = number  # for errors: the object is to be kept no longer than the kernel needs it
+    elif fcntl(number, F_GETFD) < 0:
         raise OSError(EBADF, os.strerror(EBADF), fd)
     return number
 

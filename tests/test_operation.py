@@ -516,11 +516,10 @@ def test_an_object_with_fileno_is_kept_alive(loop):
     operation = loop.read(File(read_end), 1)
     loop.run_once(0)
     gc.collect()
+    assert read_end in open_fds()
     os.write(write_end, b"x")
     finish(loop)
     assert operation.result() == b"x"
-    assert read_end in open_fds()
-    del operation
     assert read_end not in open_fds()
     os.close(write_end)
 
