@@ -42,6 +42,7 @@ cdef extern from *:
         Py_TRASHCAN_END
     }
     """
+    bint unlikely "LE_UNLIKELY"(bint condition) nogil
     ctypedef int (*inquiry)(PyObject *) noexcept
     ctypedef void (*destructor)(PyObject *) noexcept
     void LE_SET_CLEAR(object type, inquiry function)
@@ -231,6 +232,13 @@ cdef int set_ref(Watcher self, bint ref) except -1:
     return 0
 
 
+cdef inline int tell_loop(Watcher self) except -1:
+    """loop_changed(), where it could have anything to do: most often it has not, and the call is saved."""
+    if unlikely(self.owner.core.cancelling or self.owner.core.is_embedded):
+        loop_changed(self.owner)
+    return 0
+
+
 cdef int start_watcher(Watcher self) except -1:
     if not le_watcher_is(&self.head, LE_WATCHER_ACTIVE):
         if self.head.cls.on_start(<PyObject *>self) < 0:
@@ -240,7 +248,7 @@ cdef int start_watcher(Watcher self) except -1:
         if le_watcher_is(&self.head, LE_WATCHER_DESTROYED):
             stop_watcher(self)
             watcher_guard(self)
-        loop_changed(self.owner)
+        tell_loop(self)
     return 0
 
 
@@ -249,7 +257,7 @@ cdef int stop_watcher(Watcher self) except -1:
         if self.head.cls.on_stop(<PyObject *>self) < 0:
             raise_current()
         watcher_deactivate(self)
-        loop_changed(self.owner)
+        tell_loop(self)
     return 0
 
 
