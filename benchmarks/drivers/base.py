@@ -67,7 +67,7 @@ class Driver:
         raise NotOffered("no whole files")
 
     def ping(self, pairs: Sequence[tuple[socket.socket, socket.socket]], count: int, data: bytes) -> int:
-        """Send `data` from the first socket of each pair to the second and back, `count` times; return the bytes that came back."""
+        """Send `data` from the first socket of each pair to the second and back, `count` times; return the bytes back."""
         raise NotOffered("no operations on sockets")
 
     def accept_and_close(self, server: socket.socket, count: int) -> int:
