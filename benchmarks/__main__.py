@@ -29,6 +29,10 @@ TITLES = {
     "pipe_ping": "pipe ping",
     "chained_calls": "chained call",
     "fds_1000": "event among 1 000 fds",
+    "read_small": "read_file",
+    "write_small": "write_file",
+    "accept_close": "accept + close",
+    "ping_64": "there and back, 64 B",
 }
 
 

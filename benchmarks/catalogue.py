@@ -37,6 +37,14 @@ JOBS = {
         Job(workloads.fds_10, 50_000, 8_000),
         Job(workloads.fds_1000, 50_000, 8_000),
         Job(workloads.fds_10000, 50_000, 10_000),
+        Job(workloads.read_small, 5_000, 1_000),
+        Job(workloads.write_small, 5_000, 1_000),
+        Job(workloads.read_big, 8, 2, warm=False),
+        Job(workloads.write_big, 8, 2, warm=False),
+        Job(workloads.accept_close, 10_000, 2_000),
+        Job(workloads.ping_64, 40_000, 8_000),
+        Job(workloads.ping_16k, 30_000, 5_000),
+        Job(workloads.ping_100k, 8_000, 1_600),
         Job(workloads.memory_per_timer, 100_000, 50_000, warm=False),
         Job(workloads.memory_per_watcher, 10_000, 10_000, warm=False),
         Job(workloads.import_time, 5, 2, warm=False),
@@ -56,6 +64,17 @@ class BestPeerTarget:
 
 
 @dataclass(frozen=True)
+class PeerTarget:
+    """Ours is at most `limit` times the value of a certain peer in the same round."""
+
+    peer: str
+    limit: float
+
+    def __str__(self) -> str:
+        return f"≤ {self.limit:.2f} x {self.peer}"
+
+
+@dataclass(frozen=True)
 class OwnTarget:
     """Our own value is at most `limit`, in the row's unit."""
 
@@ -66,7 +85,7 @@ class OwnTarget:
         return f"≤ {self.limit:g} {self.unit}".rstrip()
 
 
-Target = BestPeerTarget | OwnTarget
+Target = BestPeerTarget | PeerTarget | OwnTarget
 
 
 @dataclass(frozen=True)
@@ -119,6 +138,29 @@ ROWS = (
         target=OwnTarget(1.5, "x"),
         per="fds_10",
     ),
+    Row(
+        "read_small",
+        "read_file, 4 KiB, 64 at once",
+        "read_small",
+        unit="µs",
+        scale=1e3,
+        target=PeerTarget("blocking Python", 0.7),
+    ),
+    Row(
+        "read_small_aiofiles",
+        "the same against aiofiles",
+        "read_small",
+        unit="µs",
+        scale=1e3,
+        target=PeerTarget("aiofiles", 0.04),
+    ),
+    Row("write_small", "write_file, 4 KiB, 64 at once", "write_small", unit="µs", scale=1e3),
+    Row("read_big", "read_file, 32 MiB, 2 at once", "read_big", unit="ms", scale=1e6),
+    Row("write_big", "write_file, 32 MiB, 2 at once", "write_big", unit="ms", scale=1e6),
+    Row("accept_close", "accept + close", "accept_close", unit="µs", scale=1e3, target=BestPeerTarget(0.8)),
+    Row("ping_64", "recv + send there and back, 64 B", "ping_64", unit="µs", scale=1e3),
+    Row("ping_16k", "recv + send there and back, 16 KiB", "ping_16k", unit="µs", scale=1e3),
+    Row("ping_100k", "recv + send there and back, 100 KiB", "ping_100k", unit="µs", scale=1e3),
     Row("memory_per_timer", "memory per idle timer", "memory_per_timer", "memory", "B", target=OwnTarget(200, "B")),
     Row(
         "memory_per_watcher", "memory per idle watcher", "memory_per_watcher", "memory", "B", target=OwnTarget(200, "B")

@@ -1,4 +1,4 @@
-"""The loops that are compared."""
+"""The loops that are compared, and the libraries that read and write files."""
 
 import importlib
 import importlib.metadata
@@ -12,7 +12,7 @@ OURS = "linux_event"
 
 @dataclass(frozen=True)
 class Peer:
-    """One loop.
+    """One loop, or library.
 
     Attributes:
         name: what it is called in tables and on the command line.
@@ -56,6 +56,10 @@ PEERS = {
         Peer("uvloop", "asyncio_loops:Uvloop", "uvloop", "import uvloop"),
         Peer("rloop", "asyncio_loops:Rloop", "rloop", "import rloop"),
         Peer("libev", "libev_loop:Libev", "gevent", "from gevent.libev.corecext import loop"),
+        Peer("blocking Python", "files:Blocking"),
+        Peer("aiofiles", "files:Aiofiles", "aiofiles"),
+        Peer("anyio", "files:Anyio", "anyio"),
+        Peer("caio", "files:Caio", "caio"),
         FLOOR,
     )
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .catalogue import BestPeerTarget, OwnTarget
+from .catalogue import BestPeerTarget, OwnTarget, PeerTarget
 from .peers import FLOOR, OURS
 from .summary import Result
 from .tables import number
@@ -25,6 +25,14 @@ BARS = (
     "timer_fire",
     "timer_fire_only",
     "pipe_ping",
+    "read_small",
+    "write_small",
+    "read_big",
+    "write_big",
+    "accept_close",
+    "ping_64",
+    "ping_16k",
+    "ping_100k",
     "memory_per_timer",
     "memory_per_watcher",
     "import_time",
@@ -110,7 +118,7 @@ def _draw_fds(axes: Axes, results: dict[str, Result], peers: Sequence[str]) -> N
 
 def _limit(result: Result) -> float | None:
     match result.row.target:
-        case BestPeerTarget(limit) if result.best is not None:
+        case BestPeerTarget(limit) | PeerTarget(limit=limit) if result.best is not None:
             return limit * result.values[result.best].median
         case OwnTarget(limit):
             return limit

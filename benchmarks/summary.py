@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .catalogue import BestPeerTarget, OwnTarget, Row
+from .catalogue import BestPeerTarget, OwnTarget, PeerTarget, Row
 from .peers import FLOOR, OURS
 from .runner import Samples
 
@@ -30,8 +30,8 @@ class Result:
 
     Attributes:
         values: peer → its spread; peers without a value are missing.
-        best: the peer with the lowest median, None without peers.
-        ratio: ours divided by the best peer's, round by round.
+        best: the peer with the lowest median, or that of the target; None without peers.
+        ratio: ours divided by that peer's, round by round.
         met: whether our median reaches the target; None without a target or value.
     """
 
@@ -77,6 +77,8 @@ def summarise(row: Row, samples: Samples) -> Result:
     rivals = [peer for peer in values if peer not in (OURS, FLOOR.name)]
     # How much a peer's cost grows says nothing without the cost itself.
     best = None if row.per else min(rivals, key=lambda peer: values[peer].median, default=None)
+    if isinstance(row.target, PeerTarget):
+        best = row.target.peer if row.target.peer in values else None
     ratio = None
     if best is not None and OURS in values:
         # Both values of a round were taken next to each other, so that a
@@ -92,7 +94,7 @@ def summarise(row: Row, samples: Samples) -> Result:
 
 def _met(row: Row, ours: Spread | None, ratio: Spread | None) -> bool | None:
     match row.target:
-        case BestPeerTarget(limit) if ratio is not None:
+        case BestPeerTarget(limit) | PeerTarget(limit=limit) if ratio is not None:
             return ratio.median <= limit
         case OwnTarget(limit) if ours is not None:
             return ours.median <= limit

@@ -1,7 +1,8 @@
 """The loops with asyncio's interface: asyncio's own, uvloop, rloop."""
 
 import importlib
-from collections.abc import Callable, Iterable
+import socket
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .base import Driver
@@ -44,6 +45,44 @@ class AsyncioDriver(Driver):
         add_reader = self.loop.add_reader
         for fd, data in fds:
             add_reader(fd, callback, fd, data)
+
+    def ping(self, pairs: Sequence[tuple[socket.socket, socket.socket]], count: int, data: bytes) -> int:
+        from asyncio import gather
+
+        loop, size = self.loop, len(data)
+        sock_recv, sock_sendall = loop.sock_recv, loop.sock_sendall
+
+        async def near(sock: socket.socket) -> int:
+            total = 0
+            for _ in range(count):
+                await sock_sendall(sock, data)
+                left = size
+                while left:
+                    left -= len(await sock_recv(sock, left))
+                total += size
+            sock.shutdown(socket.SHUT_WR)
+            return total
+
+        async def far(sock: socket.socket) -> None:
+            while chunk := await sock_recv(sock, size):
+                await sock_sendall(sock, chunk)
+
+        async def both() -> int:
+            totals = await gather(*(near(a) for a, _ in pairs), *(far(b) for _, b in pairs))
+            return sum(total for total in totals if total)
+
+        return loop.run_until_complete(both())
+
+    def accept_and_close(self, server: socket.socket, count: int) -> int:
+        sock_accept = self.loop.sock_accept
+
+        async def accept() -> int:
+            for _ in range(count):
+                connection, _address = await sock_accept(server)
+                connection.close()
+            return count
+
+        return self.loop.run_until_complete(accept())
 
 
 class Asyncio(AsyncioDriver):

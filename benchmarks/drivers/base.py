@@ -1,6 +1,7 @@
 """What a workload asks of a loop."""
 
-from collections.abc import Callable, Iterable
+import socket
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
@@ -56,3 +57,19 @@ class Driver:
             callback: see `passes_watcher`.
         """
         raise NotOffered("no I/O watchers")
+
+    def read_files(self, paths: Sequence[str], at_once: int) -> int:
+        """Read whole files, `at_once` of them at a time; return the bytes read."""
+        raise NotOffered("no whole files")
+
+    def write_files(self, paths: Sequence[str], data: bytes, at_once: int) -> int:
+        """Write `data` to each file, `at_once` of them at a time; return the bytes written."""
+        raise NotOffered("no whole files")
+
+    def ping(self, pairs: Sequence[tuple[socket.socket, socket.socket]], count: int, data: bytes) -> int:
+        """Send `data` from the first socket of each pair to the second and back, `count` times; return the bytes back."""
+        raise NotOffered("no operations on sockets")
+
+    def accept_and_close(self, server: socket.socket, count: int) -> int:
+        """Accept and close `count` connections; return how many it were."""
+        raise NotOffered("no operations on sockets")

@@ -1,6 +1,8 @@
 """The loop of this package."""
 
-from collections.abc import Callable, Iterable
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from linux_event import Loop
@@ -48,3 +50,96 @@ class LinuxEvent(Driver):
         io = self.loop.io
         for fd, data in fds:
             io(fd, "r", callback, data=data)
+
+    def read_files(self, paths: Sequence[str], at_once: int) -> int:
+        total = 0
+        rest = iter(paths)
+        read_file = self.loop.read_file
+
+        def done(data: bytes) -> None:
+            nonlocal total
+            total += len(data)
+            for path in rest:
+                read_file(path, on_success=done)
+                break
+
+        for path in islice(rest, at_once):
+            read_file(path, on_success=done)
+        self.loop.run()
+        return total
+
+    def write_files(self, paths: Sequence[str], data: bytes, at_once: int) -> int:
+        total = 0
+        rest = iter(paths)
+        write_file = self.loop.write_file
+
+        def done(count: int) -> None:
+            nonlocal total
+            total += count
+            for path in rest:
+                write_file(path, data, on_success=done)
+                break
+
+        for path in islice(rest, at_once):
+            write_file(path, data, on_success=done)
+        self.loop.run()
+        return total
+
+    def ping(self, pairs: Sequence[tuple[socket.socket, socket.socket]], count: int, data: bytes) -> int:
+        total = 0
+        loop, size = self.loop, len(data)
+        recv, send = loop.recv, loop.send
+
+        def near(sock: socket.socket) -> None:
+            rounds, left = count, size
+
+            def sent(_count: int) -> None:
+                recv(sock, size, on_success=received)
+
+            def received(chunk: bytes) -> None:
+                nonlocal rounds, left, total
+                left -= len(chunk)
+                if left:
+                    recv(sock, left, on_success=received)
+                    return
+                total += size
+                rounds -= 1
+                left = size
+                if rounds:
+                    send(sock, data, on_success=sent)
+                else:
+                    sock.shutdown(socket.SHUT_WR)
+
+            send(sock, data, on_success=sent)
+
+        def far(sock: socket.socket) -> None:
+            def sent(_count: int) -> None:
+                recv(sock, size, on_success=received)
+
+            def received(chunk: bytes) -> None:
+                if chunk:
+                    send(sock, chunk, on_success=sent)
+
+            recv(sock, size, on_success=received)
+
+        for a, b in pairs:
+            far(b)
+            near(a)
+        loop.run()
+        return total
+
+    def accept_and_close(self, server: socket.socket, count: int) -> int:
+        accepted = 0
+
+        def connected(result: tuple[socket.socket, Any] | None, error: Exception | None) -> None:
+            nonlocal accepted
+            if result is None:
+                return
+            result[0].close()
+            accepted += 1
+            if accepted == count:
+                operation.cancel()
+
+        operation = self.loop.accept_many(server, connected)
+        self.loop.run()
+        return accepted

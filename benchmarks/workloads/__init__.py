@@ -8,11 +8,14 @@ not do what was asked, and `NotOffered` where it cannot.
 
 from .deferred import batched_calls, chained_calls
 from .descriptors import fds_10, fds_1000, fds_10000, pipe_ping
+from .files import read_big, read_small, write_big, write_small
 from .memory import memory_per_timer, memory_per_watcher
+from .sockets import accept_close, ping_16k, ping_64, ping_100k
 from .startup import create_loop, import_time
 from .timers import timer_fire, timer_new, timer_reuse
 
 __all__ = [
+    "accept_close",
     "batched_calls",
     "chained_calls",
     "create_loop",
@@ -22,8 +25,15 @@ __all__ = [
     "import_time",
     "memory_per_timer",
     "memory_per_watcher",
+    "ping_16k",
+    "ping_64",
+    "ping_100k",
     "pipe_ping",
+    "read_big",
+    "read_small",
     "timer_fire",
     "timer_new",
     "timer_reuse",
+    "write_big",
+    "write_small",
 ]
