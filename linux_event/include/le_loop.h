@@ -63,6 +63,10 @@ struct le_loop {
     uint8_t is_stopping; /* stop() was called */
     uint8_t is_chaining; /* operations that start now become part of the chain */
     uint32_t chain_length;
+    /* Of the raw requests of a Ring, see le_raw.h. */
+    struct le_op *inbox;       /* takes the messages of other rings; NULL: they are dropped */
+    uint64_t more_results;     /* waiting to be told, beyond the one for each watcher and operation that `pending` counts */
+    uint32_t raw_chain_length; /* requests of the chain that the next raw request continues; 0: there is none */
     uint8_t is_reordered; /* a collected watcher has changed its lane */
     uint8_t is_signalled; /* the pipe of the Python signals has been written to */
     uint8_t is_embedded; /* fileno() was called: another event loop waits for this one */
