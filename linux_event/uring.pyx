@@ -7,7 +7,6 @@ the halves of an iteration, and the rules for threads, fork and the end are thos
 The methods that make requests are in raw/, a file for each family.
 """
 
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from linux_event.arguments cimport integer_within, seconds_to_ns
@@ -17,7 +16,7 @@ from linux_event.core cimport (
 )
 from linux_event.engine cimport Engine, run_signal_handlers, watch_signals
 from linux_event.loop cimport Loop, add_property, loop_close
-from linux_event.requests cimport loop_guard
+from linux_event.requests cimport guard_state, loop_guard, run_handlers
 from linux_event.ring cimport ask_operations
 
 import weakref
@@ -172,6 +171,7 @@ Stands on io_uring_setup(2). Use it in a ``with`` statement, or call ``close``.
             if le_ring_cq_ready(&owner.core.ring):
                 le_loop_reap(&owner.core)
             owner.release_finished()
+            guard_state(owner)
             count = ready(owner)
             if count:
                 owner.batch_max = count
@@ -283,6 +283,7 @@ cdef int enter(Loop owner, uint64_t count, int64_t until_ns) except -1:
     try:
         owner.enter(0, 0)
         owner.release_finished()
+        guard_state(owner)  # a destructor may have closed the ring, or forked
         if ready(owner) < count:
             wait(owner, count, until_ns)
     finally:
@@ -295,7 +296,7 @@ cdef int wait(Loop owner, uint64_t count, int64_t until_ns) except -1:
     cdef int64_t limit_ns
     if not owner.sees_interrupts:
         watch_signals(owner)
-    PyErr_CheckSignals()  # what comes from here on leaves a byte in the pipe
+    run_handlers(owner)  # what comes from here on leaves a byte in the pipe
     while ready(owner) < count and (owner.core.requests or owner.core.inbox != NULL):
         if owner.core.is_signalled:
             run_signal_handlers(owner)
@@ -308,6 +309,7 @@ cdef int wait(Loop owner, uint64_t count, int64_t until_ns) except -1:
             limit_ns = WAIT_SLICE_NS
         owner.enter(count - ready(owner), limit_ns)
         owner.release_finished()
+        guard_state(owner)
     return 0
 
 

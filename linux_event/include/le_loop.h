@@ -196,10 +196,11 @@ static inline void le_loop_take_rearmed(struct le_loop *loop)
 }
 
 /* How many requests, from this one on, have to be submitted together. */
-static inline uint32_t le_op_chain_length(const struct le_op *op)
+static inline uint32_t le_op_chain_length(const struct le_loop *loop, const struct le_op *op)
 {
     uint32_t length = 1;
-    for (; op->linked; length++)
+    /* While a loop is being closed, what comes next may have left the list already. */
+    for (; op->linked && op->link.next != &loop->to_arm; length++)
         op = LE_OP_OF_LINK(op->link.next);
     return length;
 }
@@ -221,7 +222,7 @@ static inline int le_loop_fill(struct le_loop *loop)
     /* The kernel ends a chain where a submission ends: there has to be room for all of it. */
     for (uint32_t chain = 0; !le_list_is_empty(&loop->to_arm); chain--) {
         struct le_op *op = LE_OP_OF_LINK(loop->to_arm.next);
-        if (!chain && (chain = le_op_chain_length(op)) > 1 && io_uring_sq_space_left(&loop->ring.uring) < chain)
+        if (!chain && (chain = le_op_chain_length(loop, op)) > 1 && io_uring_sq_space_left(&loop->ring.uring) < chain)
             return 0;
         if (!(sqe = le_ring_sqe(&loop->ring)))
             return 0;

@@ -13,7 +13,7 @@ from libc.stdint cimport INT32_MAX, int64_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memset
 from linux_event.arguments cimport callable_argument, integer_within
 from linux_event.core cimport (
-    LE_OP_ABI, LE_OP_IN_FLIGHT, LE_OPERATION_CANCELLED, LE_OPERATION_CHAINED, LE_OPERATION_ENDED, LE_PART_MAX,
+    LE_OP_ABI, LE_OP_IN_FLIGHT, LE_OPERATION_CANCELLED, LE_OPERATION_CHAINED, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_PART_MAX,
     LE_WATCHER_ABI, LE_WATCHER_PENDING, le_message_on_cqe, le_op, le_op_class, le_operation_enter, le_operation_leave,
     le_raw_begin, le_raw_chain, le_raw_drop, le_raw_drop_all, le_raw_fill, le_raw_free, le_raw_link, le_raw_on_cqe, le_raw_pop,
     le_raw_prep, le_raw_result, le_watcher_function, le_watcher_is, le_watcher_unpend,
@@ -22,7 +22,7 @@ from linux_event.engine cimport Engine, loop_changed
 from linux_event.liburing cimport IOSQE_FIXED_FILE, IOSQE_IO_HARDLINK, IOSQE_IO_LINK
 from linux_event.linux cimport AT_FDCWD, ECANCELED
 from linux_event.operation cimport Operation, kind_begin, operation_fd, operation_kind, operation_start
-from linux_event.requests cimport op_start
+from linux_event.requests cimport loop_guard, op_start
 from linux_event.uring cimport Ring, RingLoop, operation_guard, ring_guard
 
 cdef extern from "le_compat.h" nogil:
@@ -120,6 +120,8 @@ cdef object raw_start(Request self):
     self.core.sqe.flags |= self.raw.flags & ~<unsigned>IOSQE_CQE_SKIP_SUCCESS
     if unlikely(owner.core.is_chaining):
         return operation_start(self, None)
+    # The conversion of arguments may have run code of others, which has closed the ring.
+    loop_guard(owner)
     length = le_raw_chain(&owner.core, &kinds[0].request, &kinds[LE_URING_OPERATIONS].request, &before)
     if unlikely(length >= owner.core.ring.uring.sq.ring_entries):
         raise ValueError(f"a chain has to fit into the submission queue, which has {owner.core.ring.uring.sq.ring_entries} "
@@ -277,9 +279,10 @@ cdef int finish(Request self) except -1:
             if result >= 0:
                 self.parts = (self.header.msg_namelen, self.header.msg_controllen, self.header.msg_flags)
             self.header = NULL
-        if <PyObject *>self.view.obj != NULL:
-            PyBuffer_Release(&self.view)
-        self.kept = self.memory = self.held = None
+        if not self.core.flags & LE_OPERATION_KEPT:
+            if <PyObject *>self.view.obj != NULL:
+                PyBuffer_Release(&self.view)
+            self.kept = self.held = None
         self.outcome = result
         # Callbacks refer to what refers to them: a cycle, unless cut here.
         self.function = self.done_functions = None
@@ -287,10 +290,22 @@ cdef int finish(Request self) except -1:
     finally:
         try:
             if done_functions is not None:
-                for function in done_functions:
-                    call_done(self, function)
+                call_all_done(self, done_functions)
         finally:
             Py_DECREF(self)  # the ring's; the caller has one of its own
+    return 0
+
+
+cdef int call_all_done(Request self, list functions) except -1:
+    """An exception that leaves the ring does so when all of them have been called."""
+    leaving = None
+    for function in functions:
+        try:
+            call_done(self, function)
+        except BaseException as error:
+            leaving = error
+    if leaving is not None:
+        raise leaving
     return 0
 
 
