@@ -10,11 +10,13 @@ See README.md for what it can do, and ``help(linux_event.Loop)`` for the referen
 """
 
 from linux_event import operations as operations
+from linux_event import raw as raw
 from linux_event.errors import DestroyedError, LoopClosedError, UringUnavailableError, WrongThreadError
 from linux_event.events import Events
 from linux_event.loop import Loop
 from linux_event.operation import Operation
 from linux_event.statistics import Statistics
+from linux_event.uring import Ring
 from linux_event.watcher import Watcher
 from linux_event.watchers.idle import Idle
 from linux_event.watchers.io import IOWatcher
@@ -30,6 +32,7 @@ __all__ = [
     "LoopClosedError",
     "Operation",
     "Periodic",
+    "Ring",
     "Signal",
     "Statistics",
     "Timer",

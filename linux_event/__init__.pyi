@@ -3,6 +3,7 @@ from .events import Events
 from .loop import Loop
 from .operation import Operation
 from .statistics import Statistics
+from .uring import Ring
 from .watcher import Watcher
 from .watchers.idle import Idle
 from .watchers.io import IOWatcher
@@ -18,6 +19,7 @@ __all__ = [
     "LoopClosedError",
     "Operation",
     "Periodic",
+    "Ring",
     "Signal",
     "Statistics",
     "Timer",

@@ -38,6 +38,14 @@ FEATURE_NAMES = tuple(_FEATURES.split())
 #: The operations in the order of their codes, which begin with 0, without ``IORING_OP_``: io_uring_enter(2).
 OPERATION_NAMES = tuple(_OPERATIONS.split())
 
+#: The first kernel that has each operation, in the same order. Only for messages: what there is is always asked for.
+_KERNELS = (
+    "5.1 5.1 5.1 5.1 5.1 5.1 5.1 5.1 5.2 5.3 5.3 5.4 5.5 5.5 5.5 5.5 5.5 5.6 5.6 5.6 5.6 5.6 5.6 5.6 5.6 5.6 5.6 5.6 5.6 "
+    "5.6 5.7 5.7 5.7 5.8 5.11 5.11 5.11 5.15 5.15 5.15 5.18 5.19 5.19 5.19 5.19 5.19 5.19 6.0 6.1 6.7 6.7 6.7 6.7 6.7 6.8 "
+    "6.9 6.11 6.11 6.15 6.15 6.15 6.15 6.16 6.19 6.19"
+)
+OPERATION_KERNELS = dict(zip(OPERATION_NAMES, _KERNELS.split(), strict=True))
+
 _CAP_IPC_LOCK = 14
 _CAP_SYS_ADMIN = 21
 

@@ -6,6 +6,8 @@ from linux_event.requests cimport Requests
 cdef class Engine(Requests):
     cdef object error_handler
     cdef object signal_hub  # of watchers.signal, while such watchers are active
+    cdef dict registered    # what the kernel works with beyond requests, such as buffers: let go when the ring is closed
+    cdef object ring_ref    # of uring.pyx: a weak reference to the Ring of this loop
     cdef bint sees_interrupts  # in this run: the pipe is Python's wake-up fd, or the thread is not the main one
     cdef bint is_debugging
     cdef int64_t busy_poll_ns
@@ -33,5 +35,8 @@ cdef class Engine(Requests):
 
 # After a change that may have come from outside of run(): the kernel finishes what was cancelled, the loop around is told.
 cdef int loop_changed(Engine loop) except -1
+# Let signals with a Python handler end a sleep in the kernel; run the handlers of those that have come.
+cdef int watch_signals(Engine self) except -1
+cdef int run_signal_handlers(Engine self) except -1
 # Let loops with debug=True call `function(loop)` before each wait.
 cdef int add_debug_check(object function) except -1

@@ -301,6 +301,8 @@ cdef class Engine(Requests):
             le_loop_abandon(&self.core)
             close_fds(self)
             self.release_finished()
+            self.core.inbox = NULL
+            self.registered = None
             while le_fifo_count(&self.core.deferred):
                 call = le_fifo_pop(&self.core.deferred)
                 Py_DECREF(<object>call.callable)

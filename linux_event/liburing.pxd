@@ -11,7 +11,12 @@ cdef extern from "le_compat.h" nogil:
         uint64_t off
         uint64_t addr
         uint32_t len
+        uint32_t rw_flags
         uint64_t user_data
+        uint16_t buf_index
+        int32_t splice_fd_in
+        uint32_t file_index
+        uint64_t addr3
 
     struct io_uring_params:
         uint32_t flags

@@ -9,6 +9,7 @@ from .engine import Engine
 from .events import Events
 from .operation import Operation, _Both, _Failure, _Success
 from .statistics import Statistics
+from .uring import Ring
 from .views import LiveView
 from .watcher import Watcher
 from .watchers.idle import Idle
@@ -47,6 +48,8 @@ class Loop(Engine):
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
+    @property
+    def ring(self) -> Ring: ...
     @property
     def debug(self) -> bool: ...
     @property

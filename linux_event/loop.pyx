@@ -348,3 +348,9 @@ cdef int add_method(str name, object function) except -1:
     (<dict>LE_TYPE_DICT(Loop))[name] = function
     LE_TYPE_MODIFIED(Loop)
     return 0
+
+
+cdef int add_property(str name, object getter) except -1:
+    (<dict>LE_TYPE_DICT(Loop))[name] = property(getter, None, None, getter.__doc__)
+    LE_TYPE_MODIFIED(Loop)
+    return 0

@@ -6,7 +6,7 @@ off until the thread enters the kernel, which makes a completion cheap and its r
 """
 
 from libc.errno cimport EAGAIN, EINTR, EMFILE, ENFILE, ENOMEM, errno
-from libc.stdint cimport int64_t, uint32_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uintptr_t
 from libc.string cimport memset
 from linux_event.core cimport LE_NS_PER_S, LE_RING_ABI, le_ring, le_ring_ops, le_ring_publish, le_ring_sq_flags
 from linux_event.liburing cimport (
@@ -175,6 +175,25 @@ cdef int open_ring(le_ring *ring, uint32_t entries, uint32_t cq_entries, bint sq
     return 0
 
 
+cdef int register_with(le_ring *ring, unsigned opcode, const void *what, unsigned count) noexcept nogil:
+    """Give the kernel something to keep, or change what it keeps. Returns what it answers, or -errno."""
+    cdef long result = syscall(SYS_io_uring_register, ring.uring.ring_fd, opcode, what, count)
+    return <int>result if result >= 0 else -errno
+
+
+cdef int ask_operations(le_ring *ring, uint8_t *supported) except -1:
+    """What the kernel knows: supported[operation] is 1 or 0, for 256 operations."""
+    cdef io_uring_probe *answer = io_uring_get_probe_ring(&ring.uring)
+    cdef int operation
+    memset(supported, 0, 256)
+    if answer == NULL:
+        return 0
+    for operation in range(256):
+        supported[operation] = io_uring_opcode_supported(answer, operation)
+    io_uring_free_probe(answer)
+    return 0
+
+
 cdef int tell_by_eventfd(le_ring *ring, int fd) noexcept nogil:
     """Let the kernel add to the eventfd whenever there is something to take. Returns 0 or -errno."""
     return io_uring_register_eventfd(&ring.uring, fd)
@@ -203,14 +222,11 @@ def probe():
     cdef le_ring ring
     memset(&ring, 0, sizeof(ring))
     open_ring(&ring, ENTRIES_FLOOR, 0, False)
-    cdef io_uring_probe *answer = NULL
+    cdef uint8_t supported[256]
     try:
-        answer = io_uring_get_probe_ring(&ring.uring)
+        ask_operations(&ring, supported)
         features = tuple([name for bit, name in enumerate(FEATURE_NAMES) if ring.uring.features >> bit & 1])
-        operations = () if answer == NULL else tuple(
-            [name for code, name in enumerate(OPERATION_NAMES) if io_uring_opcode_supported(answer, code)])
+        operations = tuple([name for code, name in enumerate(OPERATION_NAMES) if supported[code]])
     finally:
-        if answer != NULL:
-            io_uring_free_probe(answer)
         ring.ops.close(&ring)
     return {"features": features, "operations": operations}

@@ -8,7 +8,7 @@ import socket
 import pytest
 from _support import KINDS, Pipe, kind_arguments, living, made_loop, open_fds, rings, unraisable
 
-from linux_event import Loop, Watcher
+from linux_event import Loop, Ring, Watcher
 
 FAILED = pytest.StashKey[bool]()
 
@@ -64,7 +64,7 @@ def nothing_left(request):
     # The item keeps what fixtures gave it for longer than the fixtures live.
     request.node.funcargs.clear()
     with unraisable() as swallowed:
-        alive = living(Loop, Watcher)
+        alive = living(Loop, Ring, Watcher)
     after = open_fds()
     assert not swallowed, f"exceptions that nobody could handle: {swallowed}"
     assert not gc.garbage

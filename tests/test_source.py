@@ -29,7 +29,7 @@ PYTHON = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     ("liburing", "linux"),
     ("core",),
-    ("cancellation", "diagnosis", "errors", "events", "statistics", "views"),
+    ("cancellation", "diagnosis", "errors", "events", "features", "statistics", "views"),
     ("arguments", "interrupts", "ring", "threads"),
     ("requests",),
     ("engine",),
@@ -40,6 +40,11 @@ LAYERS = (
     ("watchers",),
     ("operation",),
     ("chain",),
+    ("uring",),
+    ("raw.request",),
+    ("raw.registered",),
+    ("raw.control", "raw.data", "raw.paths", "raw.sockets", "raw.waits"),
+    ("raw",),
     ("operations.files",),
     ("operations",),
     ("",),  # the package itself: names of the layers below
@@ -326,6 +331,7 @@ def test_the_public_names_are_those_of_the_contract():
         "LoopClosedError",
         "Operation",
         "Periodic",
+        "Ring",
         "Signal",
         "Statistics",
         "Timer",

@@ -13,6 +13,30 @@
 #define IORING_FEAT_NO_IOWAIT (1U << 17)
 #endif
 
+/* Operations that Debian's liburing 2.3 does not name. */
+enum le_opcode {
+    LE_URING_READ_MULTISHOT = 49,   /* Linux 6.7 */
+    LE_URING_WAITID = 50,           /* 6.7 */
+    LE_URING_FUTEX_WAIT = 51,       /* 6.7 */
+    LE_URING_FUTEX_WAKE = 52,       /* 6.7 */
+    LE_URING_FUTEX_WAITV = 53,      /* 6.7 */
+    LE_URING_FIXED_FD_INSTALL = 54, /* 6.8 */
+    LE_URING_FTRUNCATE = 55,        /* 6.9 */
+    LE_URING_BIND = 56,             /* 6.11 */
+    LE_URING_LISTEN = 57,           /* 6.11 */
+    LE_URING_EPOLL_WAIT = 59,       /* 6.15 */
+    LE_URING_READV_FIXED = 60,      /* 6.15 */
+    LE_URING_WRITEV_FIXED = 61,     /* 6.15 */
+    LE_URING_PIPE = 62,             /* 6.16 */
+    LE_URING_OPERATIONS = 65        /* how many have a number in Linux 6.19 */
+};
+#ifndef IORING_MSG_RING_FLAGS_PASS
+#define IORING_MSG_RING_FLAGS_PASS (1U << 1) /* Linux 6.3: the sender says what flags the completion has */
+#endif
+#ifndef IORING_TIMEOUT_MULTISHOT
+#define IORING_TIMEOUT_MULTISHOT (1U << 6) /* Linux 6.4 */
+#endif
+
 /* Distributions ship liburing builds that declare io_uring_enable_rings() without exporting it, hence the plain opcode. */
 #define LE_REGISTER_ENABLE_RINGS 12
 

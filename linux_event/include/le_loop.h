@@ -63,6 +63,10 @@ struct le_loop {
     uint8_t is_stopping; /* stop() was called */
     uint8_t is_chaining; /* operations that start now become part of the chain */
     uint32_t chain_length;
+    /* Of the raw requests of a Ring, see le_raw.h. */
+    struct le_op *inbox;       /* takes the messages of other rings; NULL: they are dropped */
+    uint64_t more_results;     /* waiting to be told, beyond the one for each watcher and operation that `pending` counts */
+    uint32_t raw_chain_length; /* requests of the chain that the next raw request continues; 0: there is none */
     uint8_t is_reordered; /* a collected watcher has changed its lane */
     uint8_t is_signalled; /* the pipe of the Python signals has been written to */
     uint8_t is_embedded; /* fileno() was called: another event loop waits for this one */
@@ -192,10 +196,11 @@ static inline void le_loop_take_rearmed(struct le_loop *loop)
 }
 
 /* How many requests, from this one on, have to be submitted together. */
-static inline uint32_t le_op_chain_length(const struct le_op *op)
+static inline uint32_t le_op_chain_length(const struct le_loop *loop, const struct le_op *op)
 {
     uint32_t length = 1;
-    for (; op->linked; length++)
+    /* While a loop is being closed, what comes next may have left the list already. */
+    for (; op->linked && op->link.next != &loop->to_arm; length++)
         op = LE_OP_OF_LINK(op->link.next);
     return length;
 }
@@ -217,7 +222,7 @@ static inline int le_loop_fill(struct le_loop *loop)
     /* The kernel ends a chain where a submission ends: there has to be room for all of it. */
     for (uint32_t chain = 0; !le_list_is_empty(&loop->to_arm); chain--) {
         struct le_op *op = LE_OP_OF_LINK(loop->to_arm.next);
-        if (!chain && (chain = le_op_chain_length(op)) > 1 && io_uring_sq_space_left(&loop->ring.uring) < chain)
+        if (!chain && (chain = le_op_chain_length(loop, op)) > 1 && io_uring_sq_space_left(&loop->ring.uring) < chain)
             return 0;
         if (!(sqe = le_ring_sqe(&loop->ring)))
             return 0;

@@ -30,7 +30,7 @@ def loops(loop: Loop) -> None:
     loop.defer(add, 1)  # type: ignore[arg-type]
     loop.post(add, 1, "2")  # type: ignore[arg-type]
     loop.on_error = add  # type: ignore[assignment]
-    loop.ring  # type: ignore[attr-defined]
+    loop.ring = None  # type: ignore[misc, assignment]
     loop.watchers[1] = None  # type: ignore[index]
     del loop.signals[2]  # type: ignore[attr-defined]
     loop.statistics().callbacks = 0  # type: ignore[misc]

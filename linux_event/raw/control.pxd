@@ -1,0 +1,1 @@
+# control.pxd: nothing of these requests is for other modules.

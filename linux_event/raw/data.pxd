@@ -1,0 +1,1 @@
+# data.pxd: nothing of these requests is for other modules.

@@ -1,0 +1,1 @@
+# paths.pxd: nothing of these requests is for other modules.

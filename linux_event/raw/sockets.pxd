@@ -1,0 +1,1 @@
+# sockets.pxd: nothing of these requests is for other modules.

@@ -1,0 +1,1 @@
+# waits.pxd: nothing of these requests is for other modules.
