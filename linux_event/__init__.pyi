@@ -2,6 +2,7 @@ from .errors import DestroyedError, LoopClosedError, UringUnavailableError, Wron
 from .events import Events
 from .loop import Loop
 from .operation import Operation
+from .pool import BufferPool
 from .statistics import Statistics
 from .watcher import Watcher
 from .watchers.idle import Idle
@@ -10,6 +11,7 @@ from .watchers.signal import Signal
 from .watchers.timer import Periodic, Timer
 
 __all__ = [
+    "BufferPool",
     "DestroyedError",
     "Events",
     "IOWatcher",

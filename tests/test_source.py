@@ -39,8 +39,9 @@ LAYERS = (
     ("watchers.idle", "watchers.io", "watchers.signal", "watchers.timer"),
     ("watchers",),
     ("operation",),
+    ("pool",),
     ("chain",),
-    ("operations.files",),
+    ("operations.files", "operations.many"),
     ("operations",),
     ("",),  # the package itself: names of the layers below
     ("demo_peers", "report"),
@@ -318,6 +319,7 @@ def test_every_argument_is_documented():
 
 def test_the_public_names_are_those_of_the_contract():
     assert set(linux_event.__all__) == {
+        "BufferPool",
         "DestroyedError",
         "Events",
         "IOWatcher",
