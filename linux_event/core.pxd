@@ -307,11 +307,12 @@ cdef extern from "le_outcome.h" nogil:
 
 cdef extern from "le_many.h" nogil:
     const unsigned IORING_CQE_BUFFER_SHIFT
-    const unsigned IORING_CQE_F_BUFFER
+    const unsigned IORING_CQE_F_SOCK_NONEMPTY
     struct le_many:
         le_op *op
         le_op hangup
         le_pool *pool
+        le_pool *other
         int64_t deadline_ns
         le_result_queue results
         int32_t outcome
@@ -319,6 +320,11 @@ cdef extern from "le_many.h" nogil:
         bint is_out_of_fds
         bint is_timed
         bint is_datagram
+        bint is_big
+        bint is_moving
+        uint8_t streak
+    le_pool *le_many_pool(const le_many *many, uint32_t flags)
+    void le_many_move(le_many *many, le_operation *operation)
     void le_many_leave(le_loop *loop, le_many *many)
     le_op *le_pool_pop_waiting(le_loop *loop, le_pool *pool)
     void le_many_drop(le_loop *loop, le_many *many)

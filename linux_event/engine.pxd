@@ -6,7 +6,8 @@ from linux_event.requests cimport Requests
 cdef class Engine(Requests):
     cdef object error_handler
     cdef object signal_hub  # of watchers.signal, while such watchers are active
-    cdef object default_pool  # of operations.many, once it is needed
+    cdef object small_pool  # of operations.many, once they are needed
+    cdef object big_pool
     cdef bint sees_interrupts  # in this run: the pipe is Python's wake-up fd, or the thread is not the main one
     cdef bint is_debugging
     cdef int64_t busy_poll_ns

@@ -8,6 +8,9 @@ cdef class BufferPool:
     cdef Engine owner
     cdef bint is_open
 
-# The pool to receive into: the one that is given, or that of the loop, which is made when it is first needed. Its `users` has
-# to be raised as long as the kernel may write to its buffers.
+# The pool to receive into: the one that is given, or the small one of the loop. Its `users` has to be raised as long as the
+# kernel may write to its buffers.
 cdef BufferPool pool_argument(Engine loop, object pool)
+# The pools of a loop itself, which are made when they are first needed.
+cdef BufferPool small_pool(Engine loop)
+cdef BufferPool big_pool(Engine loop)

@@ -9,8 +9,8 @@ class BufferPool:
     def __init__(
         self,
         loop: Loop,
-        count: SupportsIndex = 16,
-        size: SupportsIndex = 65536,
+        count: SupportsIndex = 64,
+        size: SupportsIndex = 16384,
         *,
         limit: SupportsIndex | None = None,
     ) -> None: ...

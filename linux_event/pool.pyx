@@ -18,8 +18,13 @@ from linux_event.ring cimport register_buffer_ring
 from linux_event.statistics import PoolStatistics
 
 cdef enum:
-    COUNT_DEFAULT = 16
-    SIZE_DEFAULT = 65536
+    COUNT_DEFAULT = 64
+    SIZE_DEFAULT = 16384
+    # The pools of a loop itself: 4 MiB at most. A stream that fills small buffers gets the big ones: the fewer calls the better,
+    # and the less memory is gone round the better, since it has to stay in the cache.
+    SMALL_LIMIT = 2 << 20
+    BIG_COUNT = 8
+    BIG_SIZE = 256 << 10
     COUNT_MAX = 32768      # entries that the kernel allows a ring of buffers
     GROWTH_COUNT_MAX = 1024
     SIZE_MAX = 1 << 30
@@ -30,14 +35,15 @@ cdef enum:
 @cython.final
 @cython.no_gc_clear  # the destructor needs the loop
 cdef class BufferPool:
-    """BufferPool(loop, count=16, size=65536, *, limit=None)
+    """BufferPool(loop, count=64, size=16384, *, limit=None)
 --
 
 Buffers that ``loop.recv_many`` receives into, shared by any number of connections.
 
 A buffer is taken by the kernel at the moment that data have come, and is given back as soon as they have been copied for the
 callback. Where all are taken receiving goes on when one has come back; nothing is lost, and nothing spins. The pool then grows
-to twice its size, up to a limit. A loop has a pool of its own, with the defaults, which is made when it is first needed.
+to twice its size, up to a limit. A loop has two pools of its own, of 4 MiB together at most: one with small buffers, and one with
+big buffers (256 KiB) for the connections on which much comes at a time.
 
 :param loop: the ``Loop`` whose operations may use it.
 :param count: buffers at the beginning, an int, 1 .. 32768.
@@ -162,12 +168,22 @@ cdef int pool_guard(BufferPool self) except -1:
 
 cdef BufferPool pool_argument(Engine loop, object pool):
     if pool is None:
-        if loop.default_pool is None:
-            loop.default_pool = BufferPool(loop)
-        return loop.default_pool
+        return small_pool(loop)
     if not isinstance(pool, BufferPool):
         raise TypeError(f"pool must be a BufferPool or None, not {type(pool).__name__} ({pool!r})")
     if (<BufferPool>pool).owner is not loop:
         raise ValueError(f"{pool!r} belongs to another loop")
     pool_guard(<BufferPool>pool)
     return pool
+
+
+cdef BufferPool small_pool(Engine loop):
+    if loop.small_pool is None:
+        loop.small_pool = BufferPool(loop, limit=SMALL_LIMIT)
+    return loop.small_pool
+
+
+cdef BufferPool big_pool(Engine loop):
+    if loop.big_pool is None:
+        loop.big_pool = BufferPool(loop, BIG_COUNT, BIG_SIZE, limit=BIG_COUNT * BIG_SIZE)
+    return loop.big_pool

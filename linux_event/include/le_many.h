@@ -31,6 +31,7 @@ struct le_many {
     struct le_op *op;      /* of the operation that it belongs to */
     struct le_op hangup;   /* polls for the end of the data */
     struct le_pool *pool;  /* what it receives into, or NULL */
+    struct le_pool *other; /* the one of the loop with buffers of the other size, or NULL: it is used by turns, see le_many_move */
     int64_t deadline_ns;   /* of the operation, LE_NS_NEVER: none */
     struct le_result_queue results;
     int32_t outcome;       /* once it is over: 0, or a negative errno */
@@ -38,10 +39,23 @@ struct le_many {
     uint8_t is_out_of_fds; /* the request has ended for want of fds, and nothing has been done about it yet */
     uint8_t is_timed;      /* an entry was put into the heap of deadlines: if it is there no more, its time has come */
     uint8_t is_datagram;   /* b"" is a message and not the end */
+    uint8_t is_big;        /* `pool` is the one with the big buffers */
+    uint8_t is_moving;     /* the request is to use `other` from the next time on that it is armed */
+    uint8_t streak;        /* pieces in a row that speak for `other` */
+    uint8_t reserved[5];
 };
-_Static_assert(sizeof(struct le_many) == 16 + 8 + 32 + 2 * 8 + 8 + 8, "le_many has no hidden padding");
+_Static_assert(sizeof(struct le_many) == 16 + 8 + 32 + 3 * 8 + 8 + 16, "le_many has no hidden padding");
 
 #define LE_MANY_OF_LINK(pointer) LE_CONTAINER(pointer, struct le_many, link)
+
+/* Of the flags of a result: its buffer is one of the big pool. The kernel has no such flag. */
+#define LE_RESULT_BIG (1u << 15)
+
+/* The pool that a result is in. */
+static inline struct le_pool *le_many_pool(const struct le_many *many, uint32_t flags)
+{
+    return ((flags & LE_RESULT_BIG) != 0) == many->is_big ? many->pool : many->other;
+}
 
 /* Wait for a buffer. */
 static inline void le_many_wait(struct le_loop *loop, struct le_many *many)
@@ -70,7 +84,7 @@ static inline void le_many_dispose(struct le_many *many, int32_t result, uint32_
     if (!many->pool)
         close(result);
     else if (flags & IORING_CQE_F_BUFFER)
-        le_pool_give(many->pool, flags >> IORING_CQE_BUFFER_SHIFT);
+        le_pool_give(le_many_pool(many, flags), flags >> IORING_CQE_BUFFER_SHIFT);
 }
 
 /* Get rid of all results that have not been handed over. */
@@ -120,11 +134,24 @@ static inline int le_is_shortage(int error)
     return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
+/* Big buffers for big streams, small ones for the others: let the request, which is not with the kernel, use the other pool. */
+static inline void le_many_move(struct le_many *many, struct le_operation *operation)
+{
+    struct le_pool *pool = many->other;
+    many->other = many->pool;
+    many->pool = pool;
+    many->is_big ^= 1;
+    many->is_moving = 0;
+    many->streak = 0;
+    operation->sqe.buf_group = pool->group;
+}
+
 static inline enum le_op_verdict le_many_on_cqe(struct le_loop *loop, struct le_op *op, struct le_many *many, int32_t result,
                                                 uint32_t flags)
 {
     struct le_operation *operation = LE_OPERATION_OF_OP(op);
     int has_buffer = many->pool && flags & IORING_CQE_F_BUFFER;
+    flags |= many->is_big ? LE_RESULT_BIG : 0;
     int is_piece = many->pool ? result > 0 || (result == 0 && many->is_datagram) : result >= 0;
     if (operation->flags & LE_OPERATION_CANCELLED || (has_buffer && !is_piece)) {
         if (has_buffer)
@@ -150,10 +177,13 @@ static inline enum le_op_verdict le_many_on_cqe(struct le_loop *loop, struct le_
         le_many_end(loop, many, operation, -ECANCELED);
         return LE_OP_END;
     }
+    struct le_pool *short_pool = many->pool;
+    if (many->is_moving)
+        le_many_move(many, operation);
     if (is_piece || result == -EINTR || result == -EAGAIN || result == -ECANCELED)
         return LE_OP_AGAIN;
     if (many->pool && result == -ENOBUFS) {
-        le_pool_fall_short(many->pool);
+        le_pool_fall_short(short_pool);
         le_many_wait(loop, many);
         return LE_OP_END;
     }

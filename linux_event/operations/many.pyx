@@ -12,11 +12,11 @@ from libc.errno cimport errno
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from linux_event.arguments cimport seconds_to_ns
 from linux_event.core cimport (
-    IORING_CQE_BUFFER_SHIFT, LE_LANE_COMPLETIONS, LE_NOT_IN_HEAP, LE_NS_NEVER, LE_OP_ABI, LE_OP_EVERY_COMPLETION,
+    IORING_CQE_BUFFER_SHIFT, IORING_CQE_F_SOCK_NONEMPTY, LE_LANE_COMPLETIONS, LE_NOT_IN_HEAP, LE_NS_NEVER, LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_OP_IN_FLIGHT, LE_OP_QUEUED,
     LE_OPERATION_CANCELLED, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_OPERATION_TIMED_OUT, le_clock_after, le_clock_ns, le_heap_add,
-    le_heap_remove, le_loop, le_many, le_many_drop, le_many_end, le_many_leave, le_many_on_cqe, le_many_on_hangup,
+    le_heap_remove, le_loop, le_many, le_many_drop, le_many_end, le_many_leave, le_many_move, le_many_on_cqe, le_many_on_hangup,
     le_many_prep_accept, le_many_prep_hangup,
-    le_many_prep_recv, le_op, le_op_class, le_op_is_out, le_op_owner, le_op_verdict, le_operation_end, le_pool_buffer, le_pool_give, le_result,
+    le_many_prep_recv, le_op, le_op_class, le_op_is_out, le_op_owner, le_op_verdict, le_operation_end, le_many_pool, le_pool, le_pool_buffer, le_pool_give, le_result,
     le_results_drop, le_results_first, le_results_reserve, le_watcher_collect, le_watcher_function,
 )
 from linux_event.engine cimport Engine
@@ -24,7 +24,7 @@ from linux_event.errors cimport check_memory
 from linux_event.linux cimport ECANCELED, F_GETFD, SO_TYPE, SOCK_DGRAM, SOL_SOCKET, fcntl, getsockopt, socklen_t
 from linux_event.loop cimport add_method
 from linux_event.operation cimport Operation, kind_begin, operation_begin, operation_fd, operation_kind, operation_start
-from linux_event.pool cimport BufferPool, pool_argument
+from linux_event.pool cimport BufferPool, big_pool, pool_argument
 from linux_event.requests cimport op_start, op_stop
 
 import os
@@ -38,6 +38,9 @@ cdef extern from *:
 cdef enum:
     # Without an fd to be had accepting pauses. Nobody tells when this process or, of ENFILE, another one closes some.
     SHORTAGE_PAUSE_NS = 100_000_000
+    # Pieces in a row: that have filled a small buffer with more behind them, or that a small buffer would have held.
+    BIG_STREAK = 2
+    SMALL_STREAK = 16
 
 
 @cython.final
@@ -45,7 +48,9 @@ cdef class ManyOperation(Operation):
     """An operation that calls back once for each of its results, and once more at its end."""
 
     cdef le_many many
-    cdef BufferPool buffers  # keeps many.pool alive
+    cdef BufferPool buffers      # keeps many.pool alive
+    cdef BufferPool big_buffers  # and many.other
+    cdef bint is_adaptive        # those are the pools of the loop, to be used by turns
 
 
 cdef le_op_verdict on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags) noexcept nogil:
@@ -143,18 +148,56 @@ cdef inline void collect_again(ManyOperation self) noexcept:
 cdef int deliver_data(ManyOperation self) except -1:
     cdef const le_result *item = le_results_first(&self.owner.core.results, &self.many.results)
     cdef uint32_t number = item.flags >> IORING_CQE_BUFFER_SHIFT
+    cdef le_pool *pool
     cdef PyObject *data
     if item.result > 0:
-        data = PyBytes_New(le_pool_buffer(self.many.pool, number), item.result)
+        pool = le_many_pool(&self.many, item.flags)
+        data = PyBytes_New(le_pool_buffer(pool, number), item.result)
         if unlikely(data == NULL):
             collect_again(self)  # the data stay, until there is memory
             return -1
-        le_pool_give(self.many.pool, number)
+        le_pool_give(pool, number)
+        if self.is_adaptive:
+            weigh(self, item)
     else:
         data = PyBytes_New(NULL, 0)
     le_results_drop(&self.owner.core.results, &self.many.results)
     collect_again(self)
     return hand_over(self, data)
+
+
+cdef inline int weigh(ManyOperation self, const le_result *item) except -1:
+    """See whether the buffers are of the right size for this connection."""
+    cdef bint is_other_better
+    if self.many.is_big:
+        is_other_better = item.result <= <int32_t>self.buffers.pool.size
+    else:
+        is_other_better = item.result == <int32_t>self.buffers.pool.size and item.flags & IORING_CQE_F_SOCK_NONEMPTY
+    if not is_other_better:
+        self.many.streak = 0
+        return 0
+    self.many.streak += 1
+    if self.many.streak >= (SMALL_STREAK if self.many.is_big else BIG_STREAK):
+        self.many.streak = 0
+        change_pool(self)
+    return 0
+
+
+cdef int change_pool(ManyOperation self) except -1:
+    if self.big_buffers is None:
+        try:
+            self.big_buffers = big_pool(self.owner)
+        except (MemoryError, OSError):
+            self.is_adaptive = False
+            return 0
+        self.big_buffers.pool.users += 1
+        self.many.other = &self.big_buffers.pool
+    if self.core.op.state == LE_OP_QUEUED:
+        le_many_move(&self.many, &self.core)
+    elif self.core.op.state == LE_OP_IN_FLIGHT:
+        self.many.is_moving = True
+        op_stop(self.owner, &self.core.op)  # and it is armed again
+    return 0
 
 
 cdef int deliver_connection(ManyOperation self) except -1:
@@ -199,9 +242,11 @@ cdef int hand_over(ManyOperation self, PyObject *value) except -1:
 cdef int finish(ManyOperation self) except -1:
     """The last call: the end of the data, an error, or the cancellation."""
     if self.many.pool != NULL and not self.core.flags & LE_OPERATION_KEPT:
-        self.many.pool.users -= 1
-        self.many.pool = NULL
-        self.buffers = None
+        self.buffers.pool.users -= 1
+        if self.big_buffers is not None:
+            self.big_buffers.pool.users -= 1
+        self.many.pool = self.many.other = NULL
+        self.buffers = self.big_buffers = None
     return call_the_last_time(<PyObject *>self)
 
 
@@ -369,6 +414,7 @@ def _recv_many(self, sock, callback=None, *, pool=None, on_success=None, on_erro
     op.many.is_datagram = is_datagram(fd)
     op.buffers = pool_argument(op.owner, pool)
     op.many.pool = &op.buffers.pool
+    op.is_adaptive = pool is None and not op.many.is_datagram
     le_many_prep_recv(&op.core, &op.many, fd)
     return start(op, timeout)
 
