@@ -12,7 +12,7 @@ from libc.errno cimport errno
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from linux_event.arguments cimport seconds_to_ns
 from linux_event.core cimport (
-    IORING_CQE_BUFFER_SHIFT, IORING_CQE_F_SOCK_NONEMPTY, LE_LANE_COMPLETIONS, LE_NOT_IN_HEAP, LE_NS_NEVER, LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_OP_IN_FLIGHT, LE_OP_QUEUED,
+    IORING_CQE_BUFFER_SHIFT, IORING_CQE_F_SOCK_NONEMPTY, LE_LANE_COMPLETIONS, LE_NOT_IN_HEAP, LE_NS_NEVER, LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_OP_QUEUED,
     LE_OPERATION_CANCELLED, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_OPERATION_TIMED_OUT, le_clock_after, le_clock_ns, le_heap_add,
     le_heap_remove, le_loop, le_many, le_many_drop, le_many_end, le_many_leave, le_many_move, le_many_on_cqe, le_many_on_hangup,
     le_many_prep_accept, le_many_prep_hangup,
@@ -194,9 +194,13 @@ cdef int change_pool(ManyOperation self) except -1:
         self.many.other = &self.big_buffers.pool
     if self.core.op.state == LE_OP_QUEUED:
         le_many_move(&self.many, &self.core)
-    elif self.core.op.state == LE_OP_IN_FLIGHT:
+    elif le_op_is_out(&self.core.op):
         self.many.is_moving = True
         op_stop(self.owner, &self.core.op)  # and it is armed again
+    elif not self.many.is_over:  # it waits for a buffer
+        le_many_leave(&self.owner.core, &self.many)
+        le_many_move(&self.many, &self.core)
+        op_start(self.owner, &self.core.op)
     return 0
 
 
