@@ -15,6 +15,7 @@ from linux_event.errors import DestroyedError, LoopClosedError, UringUnavailable
 from linux_event.events import Events
 from linux_event.loop import Loop
 from linux_event.operation import Operation
+from linux_event.pool import BufferPool
 from linux_event.statistics import Statistics
 from linux_event.uring import Ring
 from linux_event.watcher import Watcher
@@ -24,6 +25,7 @@ from linux_event.watchers.signal import Signal
 from linux_event.watchers.timer import Periodic, Timer
 
 __all__ = [
+    "BufferPool",
     "DestroyedError",
     "Events",
     "IOWatcher",

@@ -2,6 +2,7 @@ from .errors import DestroyedError, LoopClosedError, UringUnavailableError, Wron
 from .events import Events
 from .loop import Loop
 from .operation import Operation
+from .pool import BufferPool
 from .statistics import Statistics
 from .uring import Ring
 from .watcher import Watcher
@@ -11,6 +12,7 @@ from .watchers.signal import Signal
 from .watchers.timer import Periodic, Timer
 
 __all__ = [
+    "BufferPool",
     "DestroyedError",
     "Events",
     "IOWatcher",

@@ -58,9 +58,11 @@ cdef extern from "le_op.h" nogil:
         LE_OP_IDLE
         LE_OP_QUEUED
         LE_OP_IN_FLIGHT
+        LE_OP_FINISHED
     enum le_op_verdict:
         LE_OP_END
         LE_OP_AGAIN
+        LE_OP_LATER
     struct le_op
     struct le_op_class:
         uint32_t abi
@@ -164,6 +166,40 @@ cdef extern from "le_table.h" nogil:
     int le_index_add(le_index *index, uint32_t key, le_chain *link, le_watcher *watcher)
     void le_index_remove(le_index *index, uint32_t key, le_chain *link)
 
+cdef extern from "le_results.h" nogil:
+    struct le_result:
+        int32_t result
+        uint32_t flags
+    struct le_results:
+        uint32_t used
+    struct le_result_queue:
+        uint32_t first
+    int le_results_reserve(le_results *results, uint64_t capacity)
+    const le_result *le_results_first(const le_results *results, const le_result_queue *queue)
+    void le_results_drop(le_results *results, le_result_queue *queue)
+
+cdef extern from "le_pool.h" nogil:
+    struct le_pool:
+        le_link link
+        le_link waiting
+        void *ring
+        uint64_t exhausted
+        uint64_t grown
+        uint32_t size
+        uint32_t count
+        uint32_t count_max
+        uint32_t entries
+        uint32_t provided
+        uint32_t in_use
+        uint32_t users
+        uint16_t group
+    le_pool *LE_POOL_OF_LINK(le_link *link)
+    int le_pool_allocate(le_pool *pool, uint32_t size, uint32_t count_max)
+    void le_pool_free(le_pool *pool)
+    char *le_pool_buffer(const le_pool *pool, uint32_t number)
+    void le_pool_grow(le_pool *pool, uint32_t count)
+    void le_pool_give(le_pool *pool, uint32_t number)
+
 cdef extern from "le_loop.h" nogil:
     enum le_loop_state:
         LE_LOOP_OPEN
@@ -180,6 +216,9 @@ cdef extern from "le_loop.h" nogil:
         le_link idle
         le_link operations
         uint64_t pending
+        le_results results
+        le_link pools
+        uint64_t waiting
         le_heap heap
         le_fifo deferred
         le_table watchers
@@ -206,6 +245,7 @@ cdef extern from "le_loop.h" nogil:
         le_op *inbox
         uint64_t more_results
         uint32_t raw_chain_length
+        uint16_t next_group
         bint is_reordered
         bint is_signalled
         bint is_embedded
@@ -219,6 +259,8 @@ cdef extern from "le_loop.h" nogil:
     void le_loop_take_rearmed(le_loop *loop)
     bint le_loop_fill(le_loop *loop)
     bint le_loop_has_queued(const le_loop *loop)
+    bint le_loop_can_feed(const le_loop *loop)
+    uint64_t le_loop_buffers_in_use(const le_loop *loop)
     bint le_loop_wants_enter(const le_loop *loop)
     void le_loop_abandon(le_loop *loop)
     void le_loop_reap(le_loop *loop)
@@ -290,6 +332,37 @@ cdef extern from "le_raw.h" nogil:
     uint64_t le_raw_queued(const le_loop *loop)
     void le_raw_fill(io_uring_sqe *sqe, uint8_t opcode, int fd, uint64_t addr, uint32_t len, uint64_t off)
     le_op_verdict le_message_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
+
+cdef extern from "le_many.h" nogil:
+    const unsigned IORING_CQE_BUFFER_SHIFT
+    const unsigned IORING_CQE_F_SOCK_NONEMPTY
+    struct le_many:
+        le_op *op
+        le_op hangup
+        le_pool *pool
+        le_pool *other
+        int64_t deadline_ns
+        le_result_queue results
+        int32_t outcome
+        bint is_over
+        bint is_out_of_fds
+        bint is_timed
+        bint is_datagram
+        bint is_big
+        bint is_moving
+        uint8_t streak
+    le_pool *le_many_pool(const le_many *many, uint32_t flags)
+    void le_many_move(le_many *many, le_operation *operation)
+    void le_many_leave(le_loop *loop, le_many *many)
+    le_op *le_pool_pop_waiting(le_loop *loop, le_pool *pool)
+    void le_many_drop(le_loop *loop, le_many *many)
+    void le_many_end(le_loop *loop, le_many *many, le_operation *operation, int32_t outcome)
+    le_op_verdict le_many_on_cqe(le_loop *loop, le_op *op, le_many *many, int32_t result, uint32_t flags)
+    bint le_op_is_out(const le_op *op)
+    void le_many_prep_hangup(le_op *op, io_uring_sqe *sqe)
+    le_op_verdict le_many_on_hangup(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
+    void le_many_prep_recv(le_operation *operation, le_many *many, int fd)
+    void le_many_prep_accept(le_operation *operation, int fd)
 
 cdef extern from "le_wakers.h" nogil:
     struct le_deadline:

@@ -8,6 +8,8 @@ cdef class Engine(Requests):
     cdef object signal_hub  # of watchers.signal, while such watchers are active
     cdef dict registered    # what the kernel works with beyond requests, such as buffers: let go when the ring is closed
     cdef object ring_ref    # of uring.pyx: a weak reference to the Ring of this loop
+    cdef object small_pool  # of operations.many, once they are needed
+    cdef object big_pool
     cdef bint sees_interrupts  # in this run: the pipe is Python's wake-up fd, or the thread is not the main one
     cdef bint is_debugging
     cdef int64_t busy_poll_ns

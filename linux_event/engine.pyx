@@ -13,7 +13,7 @@ from linux_event.core cimport (
     LE_LANE_COMPLETIONS, LE_LANE_TIMERS, LE_LOOP_CLOSED, LE_LOOP_OPEN, LE_NS_NEVER, LE_OP_EVERY_COMPLETION, LE_OP_IDLE,
     LE_OP_OF_LINK, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_OPERATION_OF_LINK, LE_PRIORITIES, LE_WAIT_FOREVER, LE_WATCHER_OBJECT, le_call,
     le_clock_after, le_clock_ns, le_fifo_count, le_fifo_pop, le_fifo_push, le_fifo_trim, le_lane_pop, le_link,
-    le_list_is_empty, le_loop_abandon, le_loop_collect_idle, le_loop_collect_timers, le_loop_uncollect, le_loop_visit,
+    le_link_leave, le_list_is_empty, le_loop_abandon, le_loop_collect_idle, le_loop_collect_timers, le_loop_uncollect, le_loop_visit,
     le_loop_wants_enter, le_op_owner, le_operation, le_operation_end, le_ring_cq_ready, le_ring_is_flagged, le_table_get,
     le_verify, le_visit, le_watcher,
 )
@@ -309,6 +309,9 @@ cdef class Engine(Requests):
                 if call.args != NULL:
                     Py_DECREF(<object>call.args)
             self.end_operations(with_callbacks)
+            self.small_pool = self.big_pool = None
+            while not le_list_is_empty(&self.core.pools):
+                le_link_leave(self.core.pools.next)  # their memory is that of their objects
         return 0
 
     # -- Operations at the end ---------------------------------------------------------------------------------------

@@ -57,12 +57,19 @@ cdef extern from "le_compat.h" nogil:
         IOSQE_IO_LINK
         IOSQE_CQE_SKIP_SUCCESS
         IORING_FSYNC_DATASYNC
+        IORING_REGISTER_PBUF_RING
+        IORING_UNREGISTER_PBUF_RING
         LE_REGISTER_ENABLE_RINGS
 
     struct io_uring_getevents_arg:
         uint64_t sigmask
         uint32_t sigmask_sz
         uint64_t ts
+
+    struct io_uring_buf_reg:
+        uint64_t ring_addr
+        uint32_t ring_entries
+        uint16_t bgid
 
     struct __kernel_timespec:
         long long tv_sec

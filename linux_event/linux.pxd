@@ -31,6 +31,14 @@ cdef extern from "<sys/stat.h>" nogil:
     bint S_ISREG(unsigned mode)
     bint S_ISDIR(unsigned mode)
 
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        SOCK_DGRAM
+        SOL_SOCKET
+        SO_TYPE
+    ctypedef unsigned socklen_t
+    int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
+
 cdef extern from "<sys/syscall.h>" nogil:
     enum:
         SYS_gettid

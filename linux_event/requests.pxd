@@ -21,6 +21,7 @@ cdef class Requests:
     cdef int open(self, uint32_t entries, uint32_t cq_entries, bint sqpoll) except -1
     cdef int claim(self) except -1
     cdef int enter(self, uint32_t wait_nr, int64_t timeout_ns) except -1
+    cdef int feed(self) except -1
     cdef int release_finished(self) except -1
     cdef int settle(self) except -1
     cdef int die_in_child(self) except -1

@@ -9,9 +9,10 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EAGAIN, EBADR, EBUSY, EINTR, ENOMEM, ETIME
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from linux_event.core cimport (
-    LE_LOOP_CLOSED, LE_LOOP_FORKED, LE_LOOP_OPEN, LE_OP_ABI, le_loop_fill, le_loop_free, le_loop_init, le_loop_reap,
-    le_loop_take_rearmed, le_op, le_op_class, le_op_next_finished, le_op_owner, le_op_start, le_op_stop, le_ring_is_flagged,
-    le_signal_on_cqe, le_waker_on_cqe, le_waker_prep,
+    LE_LOOP_CLOSED, LE_LOOP_FORKED, LE_LOOP_OPEN, LE_OP_ABI, LE_POOL_OF_LINK, le_link, le_list_is_empty, le_loop_can_feed,
+    le_loop_fill, le_loop_free, le_loop_init, le_loop_reap, le_loop_take_rearmed, le_op, le_op_class, le_op_next_finished,
+    le_op_owner, le_op_start, le_op_stop, le_pool, le_pool_pop_waiting, le_ring_cq_ready, le_ring_is_flagged, le_signal_on_cqe,
+    le_waker_on_cqe, le_waker_prep,
 )
 from linux_event.errors cimport check, check_errno
 from linux_event.interrupts cimport signal_pipe_close, signal_pipe_init, signal_pipe_restore
@@ -88,6 +89,10 @@ cdef class Requests:
         cdef uint64_t before
         cdef bint is_last
         le_loop_take_rearmed(&self.core)
+        if unlikely(self.core.waiting):
+            self.feed()
+            if le_loop_can_feed(&self.core):
+                wait_nr = 0  # those that are armed now may leave the buffers to the others
         while True:
             if unlikely(not self.core.ring.is_open):
                 guard_state(self)
@@ -108,6 +113,8 @@ cdef class Requests:
                 run_handlers(self)
             if is_last and (result >= 0 or result == -EINTR or result == -ETIME):
                 break
+            if result == -EBUSY and le_ring_cq_ready(&self.core.ring):
+                break  # there is no room for what is in the queue until callbacks have run
             if result > 0 or result == -EINTR:
                 tries = 0
                 continue
@@ -129,6 +136,20 @@ cdef class Requests:
             le_loop_reap(&self.core)
             if self.core.completions == before:
                 break
+        return 0
+
+    cdef int feed(self) except -1:
+        """Arm requests that had found no buffer in their pool: as many as it has buffers now."""
+        cdef le_link *link = self.core.pools.next
+        cdef le_pool *pool
+        cdef uint32_t left
+        while link != &self.core.pools:
+            pool = LE_POOL_OF_LINK(link)
+            left = pool.provided
+            while left and not le_list_is_empty(&pool.waiting):
+                op_start(self, le_pool_pop_waiting(&self.core, pool))
+                left -= 1
+            link = link.next
         return 0
 
     cdef int release_finished(self) except -1:

@@ -6,14 +6,15 @@ off until the thread enters the kernel, which makes a completion cheap and its r
 """
 
 from libc.errno cimport EAGAIN, EINTR, EMFILE, ENFILE, ENOMEM, errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uintptr_t
 from libc.string cimport memset
 from linux_event.core cimport LE_NS_PER_S, LE_RING_ABI, le_ring, le_ring_ops, le_ring_publish, le_ring_sq_flags
 from linux_event.liburing cimport (
     IORING_ENTER_EXT_ARG, IORING_ENTER_GETEVENTS, IORING_ENTER_NO_IOWAIT, IORING_ENTER_SQ_WAIT, IORING_ENTER_SQ_WAKEUP,
-    IORING_FEAT_NO_IOWAIT, IORING_SETUP_CQSIZE, IORING_SETUP_DEFER_TASKRUN, IORING_SETUP_R_DISABLED,
+    IORING_FEAT_NO_IOWAIT, IORING_REGISTER_PBUF_RING, IORING_SETUP_CQSIZE, IORING_SETUP_DEFER_TASKRUN, IORING_SETUP_R_DISABLED,
     IORING_SETUP_SINGLE_ISSUER, IORING_SETUP_SQPOLL, IORING_SETUP_SUBMIT_ALL, IORING_SETUP_TASKRUN_FLAG,
-    IORING_SQ_CQ_OVERFLOW, IORING_SQ_NEED_WAKEUP, LE_REGISTER_ENABLE_RINGS, __kernel_timespec, io_uring_free_probe,
+    IORING_SQ_CQ_OVERFLOW, IORING_SQ_NEED_WAKEUP, IORING_UNREGISTER_PBUF_RING, LE_REGISTER_ENABLE_RINGS,
+    __kernel_timespec, io_uring_buf_reg, io_uring_free_probe,
     io_uring_get_probe_ring, io_uring_getevents_arg, io_uring_opcode_supported, io_uring_params, io_uring_probe,
     io_uring_queue_exit, io_uring_queue_init_params, io_uring_register_eventfd, io_uring_ring_dontfork,
 )
@@ -197,6 +198,19 @@ cdef int ask_operations(le_ring *ring, uint8_t *supported) except -1:
 cdef int tell_by_eventfd(le_ring *ring, int fd) noexcept nogil:
     """Let the kernel add to the eventfd whenever there is something to take. Returns 0 or -errno."""
     return io_uring_register_eventfd(&ring.uring, fd)
+
+
+cdef int register_buffer_ring(le_ring *ring, void *buffers, uint32_t entries, uint16_t group) noexcept nogil:
+    """Give the kernel a ring of provided buffers; NULL: take back that of the group. Returns 0 or -errno."""
+    cdef io_uring_buf_reg asked
+    memset(&asked, 0, sizeof(asked))
+    asked.ring_addr = <uintptr_t>buffers
+    asked.ring_entries = entries
+    asked.bgid = group
+    if syscall(SYS_io_uring_register, ring.uring.ring_fd,
+               IORING_REGISTER_PBUF_RING if buffers != NULL else IORING_UNREGISTER_PBUF_RING, &asked, 1) < 0:
+        return -errno
+    return 0
 
 
 cdef raise_refused(int error, uint32_t entries, uint32_t cq_entries):

@@ -1,8 +1,8 @@
-"""The record of counts that Loop.statistics() returns."""
+"""The records of counts that Loop.statistics() and BufferPool.statistics() return."""
 
 from collections import namedtuple
 
-__all__ = ["Statistics"]
+__all__ = ["PoolStatistics", "Statistics"]
 
 _FIELDS = {
     "iterations": "Iterations of the loop since it was made.",
@@ -26,5 +26,20 @@ Statistics.__doc__ = """Counts of one loop at one moment: a named tuple of ints,
 The first group (`iterations` to `cq_overflows`) only grows; the others say what is there now.
 """
 
-for _name, _text in _FIELDS.items():
-    getattr(Statistics, _name).__doc__ = _text
+_POOL_FIELDS = {
+    "buffers": "Buffers that the pool has now.",
+    "size": "Bytes of one buffer.",
+    "bytes": "Bytes of all buffers. Those that were never used take no memory.",
+    "provided": "Buffers that are with the kernel now. Those beyond what is needed at a time are kept back.",
+    "in_use": "Buffers that hold data not yet handed over.",
+    "waiting": "Operations that wait for a buffer.",
+    "exhausted": "Times that an operation found no buffer, since the pool was made.",
+    "grown": "Times that buffers were added, since the pool was made.",
+}
+
+PoolStatistics = namedtuple("PoolStatistics", _POOL_FIELDS, module=__name__)
+PoolStatistics.__doc__ = """Counts of one pool of buffers at one moment: a named tuple of ints, all 0 or more."""
+
+for _record, _texts in ((Statistics, _FIELDS), (PoolStatistics, _POOL_FIELDS)):
+    for _name, _text in _texts.items():
+        getattr(_record, _name).__doc__ = _text

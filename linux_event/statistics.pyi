@@ -1,6 +1,6 @@
 from typing import NamedTuple
 
-__all__ = ["Statistics"]
+__all__ = ["PoolStatistics", "Statistics"]
 
 class Statistics(NamedTuple):
     iterations: int
@@ -16,3 +16,13 @@ class Statistics(NamedTuple):
     watchers: int
     timers: int
     deferred: int
+
+class PoolStatistics(NamedTuple):
+    buffers: int
+    size: int
+    bytes: int
+    provided: int
+    in_use: int
+    waiting: int
+    exhausted: int
+    grown: int

@@ -39,13 +39,14 @@ LAYERS = (
     ("watchers.idle", "watchers.io", "watchers.signal", "watchers.timer"),
     ("watchers",),
     ("operation",),
+    ("pool",),
     ("chain",),
     ("uring",),
     ("raw.request",),
     ("raw.registered",),
     ("raw.control", "raw.data", "raw.paths", "raw.sockets", "raw.waits"),
     ("raw",),
-    ("operations.files",),
+    ("operations.files", "operations.many"),
     ("operations",),
     ("",),  # the package itself: names of the layers below
     ("demo_peers", "report"),
@@ -323,6 +324,7 @@ def test_every_argument_is_documented():
 
 def test_the_public_names_are_those_of_the_contract():
     assert set(linux_event.__all__) == {
+        "BufferPool",
         "DestroyedError",
         "Events",
         "IOWatcher",

@@ -14,6 +14,8 @@
 #include "le_list.h"
 #include "le_op.h"
 #include "le_operation.h"
+#include "le_pool.h"
+#include "le_results.h"
 #include "le_ring.h"
 #include "le_table.h"
 #include "le_watcher.h"
@@ -35,6 +37,9 @@ struct le_loop {
     struct le_link idle;       /* active idle watchers */
     struct le_link operations; /* started, and their callback has not been called: one reference each, see le_operation.h */
     uint64_t pending;    /* watchers in all lanes */
+    struct le_results results; /* of operations with many, not handed over yet */
+    struct le_link pools;      /* of buffers */
+    uint64_t waiting;          /* requests that wait for a buffer of one of them */
 
     struct le_heap heap;
     struct le_fifo deferred;
@@ -67,6 +72,7 @@ struct le_loop {
     struct le_op *inbox;       /* takes the messages of other rings; NULL: they are dropped */
     uint64_t more_results;     /* waiting to be told, beyond the one for each watcher and operation that `pending` counts */
     uint32_t raw_chain_length; /* requests of the chain that the next raw request continues; 0: there is none */
+    uint16_t next_group;  /* number to try for the next pool of buffers */
     uint8_t is_reordered; /* a collected watcher has changed its lane */
     uint8_t is_signalled; /* the pipe of the Python signals has been written to */
     uint8_t is_embedded; /* fileno() was called: another event loop waits for this one */
@@ -76,7 +82,7 @@ _Static_assert(offsetof(struct le_loop, ring) == 0, "le_loop begins with its rin
 static inline void le_loop_init(struct le_loop *loop)
 {
     struct le_link *heads[] = {&loop->to_arm,   &loop->chain,   &loop->to_rearm, &loop->to_cancel, &loop->in_flight,
-                               &loop->finished, &loop->recheck, &loop->idle,     &loop->operations};
+                               &loop->finished, &loop->recheck, &loop->idle,     &loop->operations, &loop->pools};
     for (unsigned i = 0; i < sizeof heads / sizeof *heads; i++)
         le_list_init(heads[i]);
     for (unsigned lane = 0; lane < LE_LANES; lane++)
@@ -92,6 +98,7 @@ static inline void le_loop_free(struct le_loop *loop)
     le_table_free(&loop->watchers);
     le_index_free(&loop->by_fd);
     le_index_free(&loop->by_signal);
+    le_results_free(&loop->results);
 }
 
 /* -- The life of a request: the only functions that change le_op.state ------------------------------------------- */
@@ -162,13 +169,17 @@ static inline struct le_op *le_op_next_finished(struct le_loop *loop)
     return op;
 }
 
-static inline void le_op_complete(struct le_loop *loop, struct le_op *op, int32_t result, uint32_t flags)
+/* Returns 0 if the completion has to stay where it is, else 1. */
+static inline int le_op_complete(struct le_loop *loop, struct le_op *op, int32_t result, uint32_t flags)
 {
     int is_final = !(flags & IORING_CQE_F_MORE);
     int again = op->restart;
     LE_ASSERT(op->state == LE_OP_IN_FLIGHT || op->state == LE_OP_CANCEL_QUEUED || op->state == LE_OP_CANCELLING);
     if (op->cls->interest == LE_OP_EVERY_COMPLETION) {
-        again = op->cls->on_cqe(loop, op, result, flags) == LE_OP_AGAIN;
+        enum le_op_verdict verdict = op->cls->on_cqe(loop, op, result, flags);
+        if (LE_UNLIKELY(verdict == LE_OP_LATER))
+            return 0;
+        again = verdict == LE_OP_AGAIN;
     } else if (op->state == LE_OP_IN_FLIGHT) {
         /* Nobody asked for an end: the thread that armed the request may have exited, which says nothing about the fd. */
         if (result == -ECANCELED)
@@ -177,13 +188,14 @@ static inline void le_op_complete(struct le_loop *loop, struct le_op *op, int32_
             again = op->cls->on_cqe(loop, op, result, flags) == LE_OP_AGAIN;
     }
     if (!is_final)
-        return;
+        return 1;
     loop->cancelling -= op->state != LE_OP_IN_FLIGHT;
     op->restart = 0;
     if (again)
         le_op_move(op, LE_OP_QUEUED, &loop->to_rearm);
     else
         le_op_move(op, LE_OP_FINISHED, &loop->finished);
+    return 1;
 }
 
 /* Let what completions have queued go with the coming submission. A poll that a full completion queue has ended completes
@@ -242,10 +254,30 @@ static inline int le_loop_has_queued(const struct le_loop *loop)
            !le_list_is_empty(&loop->to_cancel) || sq->sqe_tail != io_uring_smp_load_acquire(sq->khead);
 }
 
+/* Whether requests that wait for a buffer could go on. */
+static inline int le_loop_can_feed(const struct le_loop *loop)
+{
+    if (LE_LIKELY(!loop->waiting))
+        return 0;
+    for (const struct le_link *link = loop->pools.next; link != &loop->pools; link = link->next)
+        if (le_pool_is_wanted(LE_POOL_OF_LINK(link)))
+            return 1;
+    return 0;
+}
+
+/* Buffers of all pools that hold data not handed over yet. */
+static inline uint64_t le_loop_buffers_in_use(const struct le_loop *loop)
+{
+    uint64_t count = 0;
+    for (const struct le_link *link = loop->pools.next; link != &loop->pools; link = link->next)
+        count += LE_POOL_OF_LINK(link)->in_use;
+    return count;
+}
+
 /* Whether there is a reason to enter the kernel that cannot be seen from the completion queue alone. */
 static inline int le_loop_wants_enter(const struct le_loop *loop)
 {
-    return le_loop_has_queued(loop) || le_ring_is_flagged(&loop->ring);
+    return le_loop_has_queued(loop) || le_ring_is_flagged(&loop->ring) || le_loop_can_feed(loop);
 }
 
 /* The ring is gone: end every request that the kernel had, or was to get. */
@@ -258,21 +290,25 @@ static inline void le_loop_abandon(struct le_loop *loop)
     loop->cancelling = 0;
 }
 
-/* Read the completion queue until it is empty. Completions change requests and put watchers into lanes; they run nothing. */
+/* Read the completion queue until it is empty, or until there is no room for the next completion. Completions change requests
+ * and put watchers into lanes; they run nothing. */
 static inline void le_loop_reap(struct le_loop *loop)
 {
     struct io_uring *uring = &loop->ring.uring;
     uint32_t ready;
     while ((ready = le_ring_cq_ready(&loop->ring))) {
-        uint32_t head = *uring->cq.khead;
-        for (uint32_t i = 0; i < ready; i++) {
+        uint32_t head = *uring->cq.khead, i;
+        for (i = 0; i < ready; i++) {
             const struct io_uring_cqe *cqe = &uring->cq.cqes[(head + i) & uring->cq.ring_mask];
             struct le_op *op = (struct le_op *)(uintptr_t)cqe->user_data;
-            if (op) /* cancellations that found nothing to cancel carry no request */
-                le_op_complete(loop, op, cqe->res, cqe->flags);
+            /* Cancellations that found nothing to cancel carry no request. */
+            if (op && !le_op_complete(loop, op, cqe->res, cqe->flags))
+                break;
         }
-        io_uring_cq_advance(uring, ready);
-        loop->completions += ready;
+        io_uring_cq_advance(uring, i);
+        loop->completions += i;
+        if (i < ready)
+            break;
     }
 }
 

@@ -25,8 +25,9 @@ enum le_op_state {
     LE_OP_FINISHED       /* finally completed; the reference on the owner is about to be dropped */
 };
 
-/* What a completion means for the request. */
-enum le_op_verdict { LE_OP_END = 0, LE_OP_AGAIN = 1 };
+/* What a completion means for the request. LATER: there is no room for it. It has to stay in the queue, with all behind it,
+ * until callbacks have run, of which some have to be collected then. */
+enum le_op_verdict { LE_OP_END = 0, LE_OP_AGAIN = 1, LE_OP_LATER = 2 };
 
 /* What a class wants to hear of. A level of readiness that nobody waits for any more is of no interest; the result of an
  * operation always is: an fd that arrives after all has to be closed, and the owner is to be told of the end. */
@@ -38,7 +39,7 @@ struct le_op_class {
     const char *name;
     /* Fill the submission entry. Called right before the system call, so an fd named here is the one the user means. */
     void (*prep)(struct le_op *op, struct io_uring_sqe *sqe);
-    /* Take a completion: C only, no Python. The verdict counts when the completion is the final one. Once the request
+    /* Take a completion: C only, no Python. END and AGAIN count when the completion is the final one. Once the request
      * has been cancelled it is called only for a class that wants every completion, which then must not say AGAIN. */
     enum le_op_verdict (*on_cqe)(struct le_loop *loop, struct le_op *op, int32_t result, uint32_t flags);
     uint64_t interest; /* enum le_op_interest */

@@ -79,6 +79,16 @@ static inline void le_verify(const struct le_loop *loop)
         deadlines += watcher->heap_slot != LE_NOT_IN_HEAP;
         LE_ASSERT(watcher->heap_slot == LE_NOT_IN_HEAP || heap->watchers[watcher->heap_slot] == watcher);
     }
+    le_results_verify(&loop->results);
+    uint64_t waiting = 0;
+    for (const struct le_link *link = loop->pools.next; link != &loop->pools; link = link->next) {
+        const struct le_pool *pool = LE_POOL_OF_LINK(link);
+        le_pool_verify(pool);
+        for (const struct le_link *member = pool->waiting.next; member != &pool->waiting; member = member->next)
+            waiting++;
+    }
+    LE_ASSERT(waiting == loop->waiting);
+
     uint64_t operations = 0;
     for (const struct le_link *link = loop->operations.next; link != &loop->operations; link = link->next, operations++) {
         const struct le_operation *operation = LE_OPERATION_OF_LINK(link);

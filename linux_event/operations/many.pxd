@@ -1,0 +1,1 @@
+# many.pxd: nothing of these operations is for other modules.
