@@ -132,7 +132,7 @@ def test_a_reset_is_told_after_the_data(loop, when, size):
         assert heard.data == b"x" * len(heard.data)
         (error,) = heard.ends
         assert type(error) is ConnectionResetError
-        assert error.filename is b
+        assert error.filename == b.fileno()
         assert op.exception() is error
         with pytest.raises(ConnectionResetError):
             op.result()
@@ -675,7 +675,7 @@ def test_what_the_kernel_refuses_is_the_end(loop):
         finish(loop)
         (error,) = heard.ends
         assert error.errno == errno.ENOTCONN
-        assert error.filename is sock
+        assert error.filename == sock.fileno()
 
 
 def test_another_thread_is_refused(loop, pair):
