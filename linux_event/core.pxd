@@ -292,6 +292,7 @@ cdef extern from "le_operation.h" nogil:
         uint64_t total
         uint32_t cqe_flags
         uint32_t flags
+        le_operation *leader
     le_operation *LE_OPERATION_OF_OP(le_op *op)
     le_operation *LE_OPERATION_OF_LINK(le_link *link)
 

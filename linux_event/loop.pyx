@@ -75,8 +75,8 @@ statement, or call ``close``.
     def run(self, timeout=None):
         """Run until ``stop()``, until nothing is left to do, or for ``timeout`` seconds.
 
-        What keeps it going is an active watcher whose ``ref`` is true, an operation, or a deferred call. It may be called again after it
-        has returned.
+        What keeps it going is an active watcher whose ``ref`` is true, an operation, or a deferred call. It may be called
+        again after it has returned.
 
         :param timeout: seconds, int or float, 0 or more; None: no limit.
         :raises ValueError, TypeError: ``timeout`` is negative, infinite or NaN; is no number.

@@ -317,8 +317,12 @@ cdef int stop(void *operation) except -1:
     """The loop is being closed."""
     cdef Operation self = <Operation>operation
     self.core.flags &= ~LE_OPERATION_CHAINED  # all of a chain ends: there is no place to keep
-    if not self.core.flags & (LE_OPERATION_CANCELLED | LE_OPERATION_ENDED):
-        cancel_operation(self)
+    if self.core.flags & LE_OPERATION_ENDED:
+        return 0
+    if not self.core.flags & LE_OPERATION_CANCELLED:
+        return cancel_operation(self)
+    if self.core.op.state == LE_OP_QUEUED:
+        return abort_operation(self)  # it was cancelled in its place in a chain
     return 0
 
 
@@ -337,6 +341,8 @@ cdef int cancel_operation(Operation self) except -1:
 
 
 cdef int abort_operation(Operation self) except -1:
+    if self.core.leader != NULL and self.core.op.state != LE_OP_QUEUED:
+        return 0  # the kernel does not find it before it has begun: le_chain_advance() sends the cancellation then
     if self.kind.abort != NULL:
         return self.kind.abort(self)
     if self.core.flags & LE_OPERATION_CHAINED and self.core.op.state == LE_OP_QUEUED:

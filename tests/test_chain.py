@@ -366,6 +366,7 @@ def test_the_loop_is_closed_inside(file, has_run):
             loop.run_once(0)
         with loop.link() as chain:
             operations = [loop.write(file, b"x", -1, lambda *result: calls.append(result)) for _ in range(3)]
+            operations[1].cancel()
             loop.close()
             assert len(calls) == 3
             with pytest.raises(LoopClosedError):
@@ -502,27 +503,50 @@ def test_cancel_of_the_member_that_runs(loop, pipe, file):
     assert os.fstat(file.fileno()).st_size == 0
 
 
-def test_cancel_of_a_member_that_waits_for_its_turn(loop, pipe, file):
-    """The kernel finds only what it has begun: the callback comes when its turn has come, and exactly once."""
+@pytest.mark.parametrize("way", ["cancel", "timeout"])
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("leader", ["pipe", "file"])
+def test_a_member_that_is_to_end_before_its_turn_has_come(loop, pipe, file, way, hard, leader):
+    """The kernel finds only what it has begun: it is ended when it begins, though it waits for ever by itself."""
+    for _ in range(scaled(30, least=3)):
+        with pipes(1) as [other]:
+            failed = []
+            with loop.link(hard=hard) as chain:
+                first = loop.read(pipe.r, 1) if leader == "pipe" else loop.fsync(file)
+                loop.read(other.r, 1, timeout=0 if way == "timeout" else None, on_error=failed.append)
+                loop.write(file, b"x", 0)
+            loop.run_once(0)
+            if way == "cancel":
+                assert chain.operations[1].cancel() is True
+            if leader == "pipe":
+                before = loop.statistics().syscalls
+                loop.run_once(0)
+                loop.run_once(0)
+                assert loop.statistics().syscalls <= before + 6  # it is not asked again and again
+                assert failed == []
+                pipe.put()
+            finish(loop)
+            assert first.exception() is None
+            assert [type(error) for error in failed] == [CancelledError if way == "cancel" else TimeoutError]
+            if hard:
+                assert chain.operations[2].result() == 1
+            else:
+                expect_chain_cancelled(chain.operations[2])
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_close_after_a_member_was_cancelled_before_its_turn(pipe, file, hard):
     calls = []
-    with loop.link() as chain:
-        loop.read(pipe.r, 1)
-        loop.write(file, b"x", -1, lambda *result: calls.append(result))
-        loop.fsync(file)
-    loop.run_once(0)
-    assert chain.operations[1].cancel() is True
-    loop.run_once(0)
-    assert calls == []
-    # The wait for the end of what was cancelled is not made again for what did not end in it.
-    before = loop.statistics().syscalls
-    loop.run_once(0)
-    assert loop.statistics().syscalls <= before + 2
-    pipe.put()
-    finish(loop)
-    assert chain.operations[0].result() == b"x"
-    assert len(calls) == 1
-    assert type(calls[0][1]) is CancelledError
-    assert chain.operations[2].done()
+    with made_loop() as loop, pipes(1) as [other]:
+        for _ in range(5):
+            with loop.link(hard=hard) as chain:
+                for each in (pipe, other, other):
+                    loop.read(each.r, 1, -1, lambda *result: calls.append(result))
+            loop.run_once(0)
+            chain.operations[1].cancel()
+        loop.close()
+        assert len(calls) == 15
+        assert all(isinstance(error, CancelledError) for _, error in calls)
 
 
 def test_timeout_of_the_member_that_runs(loop, pipe, file):

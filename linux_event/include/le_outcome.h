@@ -9,6 +9,11 @@
 #include "le_loop.h"
 #include "le_operation.h"
 
+static inline int le_operation_is_unwanted(const struct le_operation *operation)
+{
+    return (operation->flags & (LE_OPERATION_CANCELLED | LE_OPERATION_TIMED_OUT)) != 0;
+}
+
 /* The caller takes two references on the object: the loop's, which it drops when it calls back, and, if le_op_start() says
  * so, that of the request. */
 static inline void le_operation_enter(struct le_loop *loop, struct le_operation *operation)
@@ -28,9 +33,15 @@ static inline void le_operation_hold(struct le_loop *loop, struct le_operation *
 /* The chain is complete: its requests go to the kernel one behind the other. The flag is IOSQE_IO_LINK or _HARDLINK. */
 static inline void le_chain_release(struct le_loop *loop, uint8_t link_flag)
 {
+    struct le_operation *leader = NULL;
     struct le_link *link;
     while ((link = le_list_pop(&loop->chain))) {
         struct le_operation *operation = LE_OPERATION_OF_OP(LE_OP_OF_LINK(link));
+        if ((operation->leader = leader)) {
+            leader->follower = operation;
+            operation->op.chained = 1;
+        }
+        leader = operation;
         if (!le_list_is_empty(&loop->chain)) {
             operation->op.linked = 1;
             operation->sqe.flags |= link_flag;
@@ -60,19 +71,29 @@ static inline void le_operation_leave(struct le_loop *loop, struct le_operation 
     operation->flags |= LE_OPERATION_DONE;
 }
 
+/* The operation has ended: the next one of its chain begins. If nobody wants that any more, it can be cancelled from now on. */
+static inline void le_chain_advance(struct le_loop *loop, struct le_operation *operation)
+{
+    struct le_operation *leader = operation->leader, *follower = operation->follower;
+    operation->leader = operation->follower = NULL;
+    if (leader)
+        leader->follower = NULL;
+    if (follower) {
+        follower->leader = NULL;
+        if (le_operation_is_unwanted(follower) && follower->op.state == LE_OP_IN_FLIGHT)
+            (void)le_op_stop(loop, &follower->op); /* returns 1 only for what is not in flight */
+    }
+}
+
 /* Nothing more comes from the kernel: collect the operation. */
 static inline void le_operation_end(struct le_loop *loop, struct le_operation *operation, int64_t result)
 {
     LE_ASSERT(!(operation->flags & (LE_OPERATION_ENDED | LE_OPERATION_DONE)));
     operation->result = result;
     operation->flags |= LE_OPERATION_ENDED;
+    le_chain_advance(loop, operation);
     le_heap_remove(&loop->heap, &operation->head);
     le_watcher_collect(loop, &operation->head, LE_LANE_COMPLETIONS);
-}
-
-static inline int le_operation_is_unwanted(const struct le_operation *operation)
-{
-    return (operation->flags & (LE_OPERATION_CANCELLED | LE_OPERATION_TIMED_OUT)) != 0;
 }
 
 static inline void le_operation_prep(struct le_op *op, struct io_uring_sqe *sqe)
@@ -140,6 +161,7 @@ static inline enum le_op_verdict le_operation_on_part(struct le_loop *loop, stru
     }
     /* What was linked to it has been cancelled by the kernel; the rest still tells how it ends, and has no place to keep. */
     operation->flags &= ~(uint32_t)LE_OPERATION_CHAINED;
+    le_chain_advance(loop, operation);
     sqe->flags &= (uint8_t) ~(IOSQE_IO_LINK | IOSQE_IO_HARDLINK);
     return LE_OP_AGAIN;
 }
