@@ -337,6 +337,10 @@ cdef extern from "le_raw.h" nogil:
 cdef extern from "le_many.h" nogil:
     const unsigned IORING_CQE_BUFFER_SHIFT
     const unsigned IORING_CQE_F_SOCK_NONEMPTY
+    enum le_shortage:
+        LE_SHORTAGE_NONE
+        LE_SHORTAGE_NEW
+        LE_SHORTAGE_WAITS
     struct le_many:
         le_op *op
         le_op hangup
@@ -346,7 +350,7 @@ cdef extern from "le_many.h" nogil:
         le_result_queue results
         int32_t outcome
         bint is_over
-        bint is_out_of_fds
+        uint8_t shortage
         bint is_timed
         bint is_datagram
         bint is_big
@@ -360,6 +364,7 @@ cdef extern from "le_many.h" nogil:
     void le_many_end(le_loop *loop, le_many *many, le_operation *operation, int32_t outcome)
     le_op_verdict le_many_on_cqe(le_loop *loop, le_op *op, le_many *many, int32_t result, uint32_t flags)
     bint le_op_is_out(const le_op *op)
+    void le_many_prep(le_op *op, le_many *many, io_uring_sqe *sqe)
     void le_many_prep_hangup(le_op *op, io_uring_sqe *sqe)
     le_op_verdict le_many_on_hangup(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
     void le_many_prep_recv(le_operation *operation, le_many *many, int fd)

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from socket import socket
 from types import TracebackType
 from typing import Any, Self, SupportsIndex, TypeAlias, TypeVarTuple, overload
 
@@ -8,6 +9,7 @@ from .chain import Chain
 from .engine import Engine
 from .events import Events
 from .operation import Operation, _Both, _Failure, _Success
+from .pool import BufferPool
 from .statistics import Statistics
 from .uring import Ring
 from .views import LiveView
@@ -182,6 +184,12 @@ class Loop(Engine):
               on_success: _Success[int] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[int]: ...
     def fsync(self, fd: FileDescriptorLike, callback: _Both[None] = None, *, datasync: bool = False,
               on_success: _Success[None] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[None]: ...
+    def accept_many(self, sock: FileDescriptorLike, callback: _Both[tuple[socket, Any]] = None, *,
+                    on_success: _Success[tuple[socket, Any]] = None, on_error: _Failure = None,
+                    timeout: _Seconds = None) -> Operation[None]: ...
+    def recv_many(self, sock: FileDescriptorLike, callback: _Both[bytes] = None, *, pool: BufferPool | None = None,
+                  on_success: _Success[bytes] = None, on_error: _Failure = None,
+                  timeout: _Seconds = None) -> Operation[bytes]: ...
     def fallocate(self, fd: FileDescriptorLike, mode: _Int, offset: _Int, length: _Int, callback: _Both[None] = None, *,
                   on_success: _Success[None] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[None]: ...
     # fmt: on

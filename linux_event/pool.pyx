@@ -5,10 +5,10 @@ What is done with the buffers is in le_pool.h; here they are made, registered wi
 
 cimport cython
 from libc.errno cimport EEXIST
-from libc.stdint cimport int64_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t
 from linux_event.arguments cimport integer_within
 from linux_event.core cimport (
-    LE_LOOP_OPEN, le_link_leave, le_list_is_empty, le_list_push, le_pool_allocate, le_pool_free, le_pool_grow,
+    LE_LOOP_OPEN, le_link_leave, le_list_push, le_pool_allocate, le_pool_free, le_pool_grow,
 )
 from linux_event.engine cimport Engine
 from linux_event.errors cimport check
@@ -67,7 +67,8 @@ Stands on IORING_REGISTER_PBUF_RING. See io_uring_register(2).
         if limit is not None:
             bytes_max = integer_within(limit, "limit", first * bytes_each, <int64_t>COUNT_MAX * SIZE_MAX)
         loop_guard(<Engine>loop)
-        if le_pool_allocate(&self.pool, <uint32_t>bytes_each, <uint32_t>max(first, min(bytes_max // bytes_each, GROWTH_COUNT_MAX))):
+        cdef int64_t count_max = max(first, min(bytes_max // bytes_each, <int64_t>GROWTH_COUNT_MAX))
+        if le_pool_allocate(&self.pool, <uint32_t>bytes_each, <uint32_t>count_max):
             raise MemoryError(f"no memory for a pool of buffers of {bytes_max} bytes")
         self.owner = loop
         register(self)
@@ -141,14 +142,13 @@ Stands on IORING_REGISTER_PBUF_RING. See io_uring_register(2).
 
 cdef int register(BufferPool self) except -1:
     """Register it under a number that is free. One that could not be taken back stays taken."""
-    cdef int tries
+    cdef int tries = GROUPS
     cdef int error = -EEXIST
-    for tries in range(GROUPS):
+    while error == -EEXIST and tries:
+        tries -= 1
         self.pool.group = self.owner.core.next_group
         self.owner.core.next_group += 1
         error = register_buffer_ring(&self.owner.core.ring, self.pool.ring, self.pool.entries, self.pool.group)
-        if error != -EEXIST:
-            break
     return check(error)
 
 

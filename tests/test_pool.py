@@ -122,7 +122,7 @@ def test_two_pools_on_one_loop(loop):
 
 
 def test_close(loop, pair):
-    a, b = pair
+    _, b = pair
     pool = BufferPool(loop, 2, 8)
     op = loop.recv_many(b, lambda result, error: None, pool=pool)
     with pytest.raises(RuntimeError, match="used by 1 operations"):

@@ -20,11 +20,15 @@
 #include <errno.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "le_outcome.h"
 #include "le_pool.h"
 #include "le_results.h"
+
+/* The request has ended for want of fds. WAITS: and is armed again when a time has come that was set. */
+enum le_shortage { LE_SHORTAGE_NONE = 0, LE_SHORTAGE_NEW, LE_SHORTAGE_WAITS };
 
 struct le_many {
     struct le_link link;   /* in pool->waiting */
@@ -33,10 +37,11 @@ struct le_many {
     struct le_pool *pool;  /* what it receives into, or NULL */
     struct le_pool *other; /* the one of the loop with buffers of the other size, or NULL: it is used by turns, see le_many_move */
     int64_t deadline_ns;   /* of the operation, LE_NS_NEVER: none */
+    uint64_t inode;        /* of the socket that it was started with */
     struct le_result_queue results;
     int32_t outcome;       /* once it is over: 0, or a negative errno */
     uint8_t is_over;       /* the request has ended for good */
-    uint8_t is_out_of_fds; /* the request has ended for want of fds, and nothing has been done about it yet */
+    uint8_t shortage;      /* enum le_shortage */
     uint8_t is_timed;      /* an entry was put into the heap of deadlines: if it is there no more, its time has come */
     uint8_t is_datagram;   /* b"" is a message and not the end */
     uint8_t is_big;        /* `pool` is the one with the big buffers */
@@ -44,7 +49,7 @@ struct le_many {
     uint8_t streak;        /* pieces in a row that speak for `other` */
     uint8_t reserved[5];
 };
-_Static_assert(sizeof(struct le_many) == 16 + 8 + 32 + 3 * 8 + 8 + 16, "le_many has no hidden padding");
+_Static_assert(sizeof(struct le_many) == 16 + 8 + 32 + 4 * 8 + 8 + 16, "le_many has no hidden padding");
 
 #define LE_MANY_OF_LINK(pointer) LE_CONTAINER(pointer, struct le_many, link)
 
@@ -190,12 +195,30 @@ static inline enum le_op_verdict le_many_on_cqe(struct le_loop *loop, struct le_
     if (!many->pool && le_is_of_one_connection(-result))
         return LE_OP_AGAIN;
     if (!many->pool && le_is_shortage(-result)) {
-        many->is_out_of_fds = 1;
+        many->shortage = LE_SHORTAGE_NEW;
         le_watcher_collect(loop, &operation->head, LE_LANE_COMPLETIONS);
         return LE_OP_END;
     }
     le_many_end(loop, many, operation, result);
     return LE_OP_END;
+}
+
+static inline uint64_t le_inode(int fd)
+{
+    struct stat status;
+    return fstat(fd, &status) ? 0 : (uint64_t)status.st_ino;
+}
+
+/* A socket that was closed meanwhile is kept open by the request alone. Armed again, it would be that of whatever has got the
+ * number since: then it fails with EBADF. */
+static inline void le_many_prep(struct le_op *op, struct le_many *many, struct io_uring_sqe *sqe)
+{
+    struct le_operation *operation = LE_OPERATION_OF_OP(op);
+    *sqe = operation->sqe;
+    if (!many->inode)
+        many->inode = le_inode(sqe->fd);
+    else if (many->inode != le_inode(sqe->fd))
+        sqe->fd = -1;
 }
 
 static inline void le_many_prep_hangup(struct le_op *op, struct io_uring_sqe *sqe)

@@ -5,23 +5,24 @@ more goes to the end of its lane. So they count for max_events like everything e
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport errno
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from linux_event.arguments cimport seconds_to_ns
 from linux_event.core cimport (
-    IORING_CQE_BUFFER_SHIFT, IORING_CQE_F_SOCK_NONEMPTY, LE_LANE_COMPLETIONS, LE_NOT_IN_HEAP, LE_NS_NEVER, LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_OP_QUEUED,
-    LE_OPERATION_CANCELLED, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_OPERATION_TIMED_OUT, le_clock_after, le_clock_ns, le_heap_add,
-    le_heap_remove, le_loop, le_many, le_many_drop, le_many_end, le_many_leave, le_many_move, le_many_on_cqe, le_many_on_hangup,
-    le_many_prep_accept, le_many_prep_hangup,
-    le_many_prep_recv, le_op, le_op_class, le_op_is_out, le_op_owner, le_op_verdict, le_operation_end, le_many_pool, le_pool, le_pool_buffer, le_pool_give, le_result,
-    le_results_drop, le_results_first, le_results_reserve, le_watcher_collect, le_watcher_function,
+    IORING_CQE_BUFFER_SHIFT, IORING_CQE_F_SOCK_NONEMPTY, LE_LANE_COMPLETIONS, LE_NOT_IN_HEAP, LE_NS_NEVER,
+    LE_OPERATION_CANCELLED, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_OPERATION_TIMED_OUT, LE_OP_ABI,
+    LE_OP_EVERY_COMPLETION, LE_OP_QUEUED, LE_SHORTAGE_NEW, LE_SHORTAGE_NONE, LE_SHORTAGE_WAITS, le_clock_after, le_clock_ns,
+    le_heap_add, le_heap_remove, le_loop, le_many, le_many_drop, le_many_end, le_many_leave, le_many_move, le_many_on_cqe,
+    le_many_on_hangup, le_many_pool, le_many_prep, le_many_prep_accept, le_many_prep_hangup, le_many_prep_recv, le_op,
+    le_op_class, le_op_is_out, le_op_owner, le_op_verdict, le_operation_end, le_pool, le_pool_buffer, le_pool_give,
+    le_result, le_results_drop, le_results_first, le_results_reserve, le_watcher_collect, le_watcher_function,
 )
 from linux_event.engine cimport Engine
 from linux_event.errors cimport check_memory
-from linux_event.linux cimport ECANCELED, F_GETFD, SO_TYPE, SOCK_DGRAM, SOL_SOCKET, fcntl, getsockopt, socklen_t
+from linux_event.liburing cimport io_uring_sqe
+from linux_event.linux cimport ECANCELED, F_GETFD, SO_TYPE, SOCK_DGRAM, SOL_SOCKET, close, fcntl, getsockopt, socklen_t
 from linux_event.loop cimport add_method
 from linux_event.operation cimport Operation, kind_begin, operation_begin, operation_fd, operation_kind, operation_start
 from linux_event.pool cimport BufferPool, big_pool, pool_argument
@@ -38,6 +39,7 @@ cdef extern from *:
 cdef enum:
     # Without an fd to be had accepting pauses. Nobody tells when this process or, of ENFILE, another one closes some.
     SHORTAGE_PAUSE_NS = 100_000_000
+    MEMORY_PAUSE_NS = 10_000_000
     # Pieces in a row: that have filled a small buffer with more behind them, or that a small buffer would have held.
     BIG_STREAK = 2
     SMALL_STREAK = 16
@@ -51,6 +53,10 @@ cdef class ManyOperation(Operation):
     cdef BufferPool buffers      # keeps many.pool alive
     cdef BufferPool big_buffers  # and many.other
     cdef bint is_adaptive        # those are the pools of the loop, to be used by turns
+
+
+cdef void prep(le_op *op, io_uring_sqe *sqe) noexcept nogil:
+    le_many_prep(op, &(<ManyOperation>le_op_owner(op)).many, sqe)
 
 
 cdef le_op_verdict on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags) noexcept nogil:
@@ -74,6 +80,7 @@ hangup_class.prep = le_many_prep_hangup
 hangup_class.on_cqe = le_many_on_hangup
 hangup_class.interest = LE_OP_EVERY_COMPLETION
 hangup_class.owner_offset = hangup_offset(ManyOperation.__new__(ManyOperation))
+accept_kind.request.prep = recv_kind.request.prep = prep
 accept_kind.request.on_cqe = recv_kind.request.on_cqe = on_cqe
 accept_kind.dispatch.on_dispatch = recv_kind.dispatch.on_dispatch = <le_watcher_function>dispatch
 
@@ -131,8 +138,8 @@ cdef int dispatch(void *operation) except -1:
                 return 0  # until the kernel has let go of it
         le_operation_end(&self.owner.core, &self.core, self.many.outcome)
         return finish(self)
-    elif self.many.is_out_of_fds:
-        self.many.is_out_of_fds = False
+    elif self.many.shortage == LE_SHORTAGE_NEW:
+        self.many.shortage = LE_SHORTAGE_WAITS
         set_timer(self, le_clock_after(le_clock_ns(), SHORTAGE_PAUSE_NS))
     self.owner.core.callbacks -= 1  # no callback has run
     collect_again(self)
@@ -141,7 +148,7 @@ cdef int dispatch(void *operation) except -1:
 
 cdef inline void collect_again(ManyOperation self) noexcept:
     """To the end of the lane, if there is more to call back for."""
-    if self.many.results.first or self.many.is_over or self.many.is_out_of_fds:
+    if self.many.results.first or self.many.is_over or self.many.shortage == LE_SHORTAGE_NEW:
         le_watcher_collect(&self.owner.core, &self.core.head, LE_LANE_COMPLETIONS)
 
 
@@ -154,7 +161,7 @@ cdef int deliver_data(ManyOperation self) except -1:
         pool = le_many_pool(&self.many, item.flags)
         data = PyBytes_New(le_pool_buffer(pool, number), item.result)
         if unlikely(data == NULL):
-            collect_again(self)  # the data stay, until there is memory
+            later(self)  # the data stay, until there is memory
             return -1
         le_pool_give(pool, number)
         if self.is_adaptive:
@@ -208,11 +215,15 @@ cdef int deliver_connection(ManyOperation self) except -1:
     cdef int fd = le_results_first(&self.owner.core.results, &self.many.results).result
     try:
         result = accepted(self.kept, fd)
-    except BaseException:
-        # The connection stays, until there is memory; unless the socket was made, and closed in the end.
-        if fcntl(fd, F_GETFD) < 0:
+    except BaseException as error:
+        # The connection stays, until there is memory, or the next time after Ctrl-C; unless the socket was made, and closed.
+        if isinstance(error, Exception) and not isinstance(error, MemoryError):
+            close(fd)
+        if fcntl(fd, F_GETFD) >= 0:
+            later(self)
+        else:
             le_results_drop(&self.owner.core.results, &self.many.results)
-        collect_again(self)
+            collect_again(self)
         raise
     le_results_drop(&self.owner.core.results, &self.many.results)
     collect_again(self)
@@ -256,14 +267,19 @@ cdef int finish(ManyOperation self) except -1:
 
 # -- Deadlines, pauses, cancellation -----------------------------------------------------------------------------------
 
-cdef int set_timer(ManyOperation self, int64_t at_ns) except -1:
+cdef void set_timer(ManyOperation self, int64_t at_ns) noexcept:
+    """Have it called at that time, or at its deadline."""
     cdef Engine loop = self.owner
     le_heap_remove(&loop.core.heap, &self.core.head)
     self.many.is_timed = True
     if le_heap_add(&loop.core.heap, &self.core.head, min(at_ns, self.many.deadline_ns)):
-        le_watcher_collect(&loop.core, &self.core.head, LE_LANE_COMPLETIONS)  # to try again
-        check_memory(-1)
-    return 0
+        # No memory for that: the time has come, then.
+        le_watcher_collect(&loop.core, &self.core.head, LE_LANE_COMPLETIONS)
+
+
+cdef void later(ManyOperation self) noexcept:
+    """Memory is short, and an exception says so: a pause lets others free some."""
+    set_timer(self, le_clock_after(le_clock_ns(), MEMORY_PAUSE_NS))
 
 
 cdef int tick(ManyOperation self) except -1:
@@ -275,7 +291,8 @@ cdef int tick(ManyOperation self) except -1:
         self.core.flags |= LE_OPERATION_TIMED_OUT
         abort(self)
         return 0
-    if not le_op_is_out(&self.core.op):
+    if self.many.shortage == LE_SHORTAGE_WAITS:
+        self.many.shortage = LE_SHORTAGE_NONE
         op_start(self.owner, &self.core.op)
     if self.many.deadline_ns != LE_NS_NEVER:
         set_timer(self, LE_NS_NEVER)
@@ -287,7 +304,8 @@ cdef int abort(Operation operation) except -1:
     cdef ManyOperation self = <ManyOperation>operation
     cdef Engine loop = self.owner
     le_heap_remove(&loop.core.heap, &self.core.head)
-    self.many.is_timed = self.many.is_out_of_fds = False
+    self.many.is_timed = False
+    self.many.shortage = LE_SHORTAGE_NONE
     le_many_leave(&loop.core, &self.many)
     if self.core.flags & LE_OPERATION_CANCELLED:
         le_many_drop(&loop.core, &self.many)
@@ -399,7 +417,7 @@ def _recv_many(self, sock, callback=None, *, pool=None, on_success=None, on_erro
         has come by then is handed over; None: never.
     :returns: the ``Operation``; its result is ``b""``: what the last call gets.
     :raises TypeError: an argument has a wrong type, there is no callback, or both forms of them were given.
-    :raises ValueError: ``sock`` is closed or negative, ``pool`` that of another loop, ``timeout`` out of range; inside ``link()``.
+    :raises ValueError: ``sock`` is closed or negative, ``pool`` not of this loop, ``timeout`` out of range; inside ``link()``.
     :raises OSError: ``sock`` is an int and not open (EBADF), or it is no socket (ENOTSOCK); the kernel refuses the pool.
     :raises RuntimeError: ``pool`` is closed.
     :raises MemoryError: there is no memory for the results or the pool.

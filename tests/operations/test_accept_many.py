@@ -80,7 +80,11 @@ def test_connections(loop, heard, family, as_number, tmp_path):
         run_until(loop, lambda: len(heard.accepted) == 4)
         for client, (sock, address) in zip(clients, heard.accepted, strict=True):
             assert type(sock) is socket.socket
-            assert (sock.family, sock.type, sock.proto) == (server.family, server.type, server.proto if not as_number else sock.proto)
+            assert (sock.family, sock.type, sock.proto) == (
+                server.family,
+                server.type,
+                server.proto if not as_number else sock.proto,
+            )
             assert address == client.getsockname()
             assert fcntl.fcntl(sock, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
             client.send(b"hello")
