@@ -14,9 +14,9 @@ from libc.stdint cimport int64_t, uint32_t
 from linux_event.arguments cimport callable_argument, fd_argument, seconds_to_ns
 from linux_event.core cimport (
     LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_OP_IDLE, LE_OPERATION_CANCELLED, LE_OPERATION_CHAINED, LE_OPERATION_DONE,
-    LE_OPERATION_ENDED, LE_OPERATION_TIMED_OUT, LE_WATCHER_ABI, LE_WATCHER_OBJECT, LE_NOT_IN_HEAP, le_clock_after, le_clock_ns,
-    LE_OP_QUEUED, le_heap_add, le_operation_break, le_operation_end, le_operation_enter, le_operation_hold, le_operation_leave,
-    le_operation_on_cqe, le_operation_prep, le_watcher_function,
+    LE_OPERATION_ENDED, LE_OPERATION_SETTLED, LE_OPERATION_TIMED_OUT, LE_WATCHER_ABI, LE_WATCHER_OBJECT, LE_NOT_IN_HEAP,
+    LE_OP_QUEUED, le_clock_after, le_clock_ns, le_heap_add, le_operation_break, le_operation_end, le_operation_enter,
+    le_operation_hold, le_operation_leave, le_operation_on_cqe, le_operation_prep, le_watcher_function,
 )
 from linux_event.engine cimport Engine, loop_changed
 from linux_event.errors cimport check_memory
@@ -69,7 +69,7 @@ cdef class Operation:
 
         :returns: True if it is cancelled: the callback gets ``CancelledError`` when the kernel has let go of the buffers,
             whatever the kernel has done meanwhile. An fd that was opened or accepted all the same is closed, data that were
-            received are dropped. False if it is done, or its result has been collected.
+            received are dropped. False if it is done, or its result has been collected, or it is too late to prevent it.
         :raises WrongThreadError: the loop belongs to another thread.
 
         Stands on IORING_OP_ASYNC_CANCEL. What a disk has begun cannot be cancelled: its end is waited for. See
@@ -77,7 +77,7 @@ cdef class Operation:
         """
         if self.core.flags & LE_OPERATION_CANCELLED:
             return True
-        if self.kind == NULL or self.core.flags & (LE_OPERATION_ENDED | LE_OPERATION_DONE):
+        if self.kind == NULL or self.core.flags & (LE_OPERATION_ENDED | LE_OPERATION_SETTLED | LE_OPERATION_DONE):
             return False
         loop_guard(self.owner)
         cancel_operation(self)
@@ -199,7 +199,7 @@ cdef int operation_begin(Operation self, const operation_kind *kind, object loop
     return 0
 
 
-cdef object operation_start(Operation self, object timeout):
+cdef int operation_enter(Operation self, object timeout) except -1:
     cdef Engine loop = self.owner
     if unlikely(loop.core.is_chaining):
         chain_guard(self)
@@ -208,6 +208,12 @@ cdef object operation_start(Operation self, object timeout):
                                  le_clock_after(le_clock_ns(), seconds_to_ns(timeout, "timeout"))))
     le_operation_enter(&loop.core, &self.core)
     Py_INCREF(self)  # the loop's, until the callback is called
+    return 0
+
+
+cdef object operation_start(Operation self, object timeout):
+    cdef Engine loop = self.owner
+    operation_enter(self, timeout)
     op_start(loop, &self.core.op)
     if unlikely(loop.core.is_chaining):
         self.core.flags |= LE_OPERATION_CHAINED
@@ -285,8 +291,9 @@ cdef int dispatch(void *operation) except -1:
     cdef Operation self = <Operation>operation
     if not self.core.flags & LE_OPERATION_ENDED:
         self.owner.core.callbacks -= 1  # no callback runs
-        self.core.flags |= LE_OPERATION_TIMED_OUT
-        abort_operation(self)
+        if not self.core.flags & LE_OPERATION_SETTLED:
+            self.core.flags |= LE_OPERATION_TIMED_OUT
+            abort_operation(self)
         return 0
     le_operation_leave(&self.owner.core, &self.core)
     try:
@@ -302,7 +309,7 @@ cdef int dispatch(void *operation) except -1:
 cdef int stop(void *operation) except -1:
     """The loop is being closed."""
     cdef Operation self = <Operation>operation
-    if not self.core.flags & (LE_OPERATION_CANCELLED | LE_OPERATION_ENDED):
+    if not self.core.flags & (LE_OPERATION_CANCELLED | LE_OPERATION_SETTLED | LE_OPERATION_ENDED):
         cancel_operation(self)
     return 0
 
@@ -346,6 +353,8 @@ cdef int conclude(Operation self) except -1:
             self.error = failure(self, <int>-result)
     except BaseException as error:  # of the conversion: MemoryError
         self.error = error
+    if self.kind.release != NULL:
+        self.kind.release(self)
     release_buffer(self)
     self.kept = self.memory = None
     return 0

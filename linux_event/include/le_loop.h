@@ -5,6 +5,7 @@
 #ifndef LE_LOOP_H
 #define LE_LOOP_H
 
+#include <errno.h>
 #include <stdint.h>
 
 #include "le_clock.h"
@@ -162,6 +163,8 @@ static inline void le_op_complete(struct le_loop *loop, struct le_op *op, int32_
 {
     int is_final = !(flags & IORING_CQE_F_MORE);
     int again = op->restart;
+    if (LE_UNLIKELY(result <= -LE_ERESTARTSYS))
+        result = -EINTR;
     LE_ASSERT(op->state == LE_OP_IN_FLIGHT || op->state == LE_OP_CANCEL_QUEUED || op->state == LE_OP_CANCELLING);
     if (op->cls->interest == LE_OP_EVERY_COMPLETION) {
         again = op->cls->on_cqe(loop, op, result, flags) == LE_OP_AGAIN;

@@ -17,6 +17,7 @@ enum le_operation_flag {
     LE_OPERATION_ENDED = 4,     /* the result is in, and collected */
     LE_OPERATION_DONE = 8,      /* the result has been handed over, or is being so */
     LE_OPERATION_CHAINED = 16,  /* submitted linked to others: nothing of it can be asked for again by itself */
+    LE_OPERATION_SETTLED = 32,  /* what it is for has happened or is happening: too late to cancel it, or for its deadline */
 };
 
 struct le_operation {
