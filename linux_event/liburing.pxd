@@ -51,7 +51,13 @@ cdef extern from "le_compat.h" nogil:
         IOSQE_IO_LINK
         IOSQE_CQE_SKIP_SUCCESS
         IORING_FSYNC_DATASYNC
+        IORING_REGISTER_FILES2
+        IORING_RSRC_REGISTER_SPARSE
         LE_REGISTER_ENABLE_RINGS
+
+    struct io_uring_rsrc_register:
+        uint32_t nr
+        uint32_t flags
 
     struct io_uring_getevents_arg:
         uint64_t sigmask

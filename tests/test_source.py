@@ -39,8 +39,8 @@ LAYERS = (
     ("watchers.idle", "watchers.io", "watchers.signal", "watchers.timer"),
     ("watchers",),
     ("operation",),
-    ("chain",),
-    ("operations.files",),
+    ("chain", "slots"),
+    ("operations.files", "operations.read_file", "operations.write_file"),
     ("operations",),
     ("",),  # the package itself: names of the layers below
     ("demo_peers", "report"),

@@ -16,6 +16,7 @@
 #include "le_op.h"
 #include "le_operation.h"
 #include "le_ring.h"
+#include "le_slots.h"
 #include "le_table.h"
 #include "le_watcher.h"
 
@@ -42,6 +43,8 @@ struct le_loop {
     struct le_table watchers;
     struct le_index by_fd;
     struct le_index by_signal;
+
+    struct le_slots slots;
 
     uint64_t next_id;
     uint64_t active;         /* active watchers */
@@ -79,6 +82,7 @@ static inline void le_loop_init(struct le_loop *loop)
     for (unsigned lane = 0; lane < LE_LANES; lane++)
         for (unsigned rank = 0; rank < LE_PRIORITIES; rank++)
             le_list_init(&loop->lanes[lane][rank]);
+    le_slots_init(&loop->slots);
     loop->next_id = 1;
 }
 
@@ -89,6 +93,7 @@ static inline void le_loop_free(struct le_loop *loop)
     le_table_free(&loop->watchers);
     le_index_free(&loop->by_fd);
     le_index_free(&loop->by_signal);
+    le_slots_free(&loop->slots);
 }
 
 /* -- The life of a request: the only functions that change le_op.state ------------------------------------------- */
