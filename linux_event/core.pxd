@@ -199,6 +199,26 @@ cdef extern from "le_pool.h" nogil:
     char *le_pool_buffer(const le_pool *pool, uint32_t number)
     void le_pool_grow(le_pool *pool, uint32_t count)
     void le_pool_give(le_pool *pool, uint32_t number)
+cdef extern from "le_slots.h" nogil:
+    enum: LE_SLOTS
+    enum: LE_SLOT_NONE
+    enum: LE_SLOT_SIZE
+    enum le_slots_state:
+        LE_SLOTS_UNUSED
+        LE_SLOTS_DIRECT
+        LE_SLOTS_PLAIN
+    struct le_turn:
+        int (*begin)(le_loop *loop, le_turn *turn) noexcept nogil
+        void *owner
+        int32_t slot
+    struct le_slots:
+        le_link waiting
+        uint32_t free_count
+        uint8_t state
+    int le_slots_open(le_slots *slots, bint is_direct, uint32_t first)
+    uint32_t le_slots_used(const le_slots *slots)
+    bint le_turn_enter(le_slots *slots, le_turn *turn)
+    le_turn *le_turn_leave(le_slots *slots, le_turn *turn)
 
 cdef extern from "le_loop.h" nogil:
     enum le_loop_state:
@@ -224,6 +244,7 @@ cdef extern from "le_loop.h" nogil:
         le_table watchers
         le_index by_fd
         le_index by_signal
+        le_slots slots
         uint64_t next_id
         uint64_t active
         uint64_t active_ref
@@ -283,6 +304,7 @@ cdef extern from "le_operation.h" nogil:
         LE_OPERATION_DONE
         LE_OPERATION_CHAINED
         LE_OPERATION_KEPT
+        LE_OPERATION_SETTLED
     struct le_operation:
         le_watcher head
         le_link link
@@ -369,6 +391,47 @@ cdef extern from "le_many.h" nogil:
     le_op_verdict le_many_on_hangup(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
     void le_many_prep_recv(le_operation *operation, le_many *many, int fd)
     void le_many_prep_accept(le_operation *operation, int fd)
+cdef extern from "le_read_file.h" nogil:
+    enum: LE_READ_OPS
+    struct le_read_host:
+        char *(*grow)(le_read_file *file, uint64_t capacity) noexcept nogil
+        void (*hold)(void *owner) noexcept nogil
+    struct le_read_file:
+        le_turn turn
+        le_op *ops
+        le_operation *operation
+        const le_read_host *host
+        const char *path
+        char *memory
+        void *grown
+        uint64_t used
+        int32_t fd
+    void le_read_prep(le_op *op, io_uring_sqe *sqe)
+    le_op_verdict le_read_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
+    int le_read_begin(le_loop *loop, le_turn *turn)
+    int le_read_abort(le_loop *loop, le_read_file *file)
+
+cdef extern from "le_write_file.h" nogil:
+    enum: LE_WRITE_DIGITS
+    struct le_write_file:
+        le_turn turn
+        le_op op
+        le_operation *operation
+        const char *path
+        const char *folder
+        char *beside
+        char *digits
+        const char *data
+        uint64_t total
+        uint32_t flags
+        uint32_t mode
+        int32_t fd
+        int32_t folder_fd
+        bint is_synced
+    void le_write_prep(le_op *op, io_uring_sqe *sqe)
+    le_op_verdict le_write_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
+    int le_write_begin(le_loop *loop, le_turn *turn)
+    int le_write_abort(le_loop *loop, le_write_file *file)
 
 cdef extern from "le_wakers.h" nogil:
     struct le_deadline:

@@ -59,7 +59,13 @@ cdef extern from "le_compat.h" nogil:
         IORING_FSYNC_DATASYNC
         IORING_REGISTER_PBUF_RING
         IORING_UNREGISTER_PBUF_RING
+        IORING_REGISTER_FILES2
+        IORING_RSRC_REGISTER_SPARSE
         LE_REGISTER_ENABLE_RINGS
+
+    struct io_uring_rsrc_register:
+        uint32_t nr
+        uint32_t flags
 
     struct io_uring_getevents_arg:
         uint64_t sigmask

@@ -57,8 +57,14 @@ cdef extern from "<fcntl.h>" nogil:
     enum:
         AT_FDCWD
         F_GETFD
+        O_APPEND
         O_CLOEXEC
+        O_CREAT
+        O_EXCL
+        O_NOCTTY
         O_NONBLOCK
+        O_TRUNC
+        O_WRONLY
     int fcntl(int fd, int command, ...)
 
 cdef extern from "<time.h>" nogil:

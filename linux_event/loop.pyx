@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from linux_event.arguments cimport callable_argument, flag_argument, integer_within, seconds_to_ns
 from linux_event.core cimport (
     LE_LOOP_CLOSED, LE_LOOP_FORKED, LE_LOOP_OPEN, LE_NS_NEVER, LE_WATCHER_OBJECT, le_chain, le_clock_after, le_clock_ns,
-    le_fifo_count, le_index, le_index_first, le_loop_buffers_in_use, le_table_get, le_watcher,
+    le_fifo_count, le_index, le_index_first, le_loop_buffers_in_use, le_slots_used, le_table_get, le_watcher,
 )
 from linux_event.embedding cimport Embedding
 from linux_event.requests cimport guard_state, loop_guard, owns
@@ -239,7 +239,7 @@ statement, or call ``close``.
             cq_overflows=self.core.ring.cq_overflows,
             active_watchers=self.core.active,
             operations_in_flight=self.core.operation_count,
-            pool_buffers_in_use=le_loop_buffers_in_use(&self.core),
+            pool_buffers_in_use=le_loop_buffers_in_use(&self.core) + le_slots_used(&self.core.slots),
             requests_in_flight=self.core.requests,
             watchers=self.core.watchers.count,
             timers=self.core.heap.count,

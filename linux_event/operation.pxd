@@ -19,6 +19,7 @@ cdef struct operation_kind:
     int (*dispose)(Operation operation) except -1
     # Ask the kernel to end it. NULL: what core.op has asked for is cancelled.
     int (*abort)(Operation operation) except -1
+    int (*release)(Operation operation) except -1  # right before the callbacks, however it has ended. May be NULL
 
 cdef class Operation:
     cdef le_operation core  # has to be the first field
@@ -34,7 +35,6 @@ cdef class Operation:
     cdef object kept          # what the fd belongs to, until the kernel is done
     cdef object memory        # what the kernel works on, until it is done: a path, bytes to read into
     cdef Py_buffer view       # the user's buffer, until the kernel is done
-
 # Fill `request` and `dispatch` of a kind in the ordinary way: one request, answered once.
 cdef int kind_begin(operation_kind *kind, const char *name) except -1
 # The start of every method: checks the loop and the callbacks, and notes what the operation works on.
@@ -45,6 +45,8 @@ cdef Operation operation_new(const operation_kind *kind, object loop, object cal
                              object where)
 # The end of every method: core.sqe is filled, the request goes with the next submission.
 cdef object operation_start(Operation self, object timeout)
+# Its first part, for kinds with requests of their own: the loop has a reference now.
+cdef int operation_enter(Operation self, object timeout) except -1
 # The fd of an argument; an int is looked at (EBADF), an object is kept and believed.
 cdef int operation_fd(Operation self, object fd) except -1
 # The path of an argument as bytes, which are kept.
@@ -53,7 +55,6 @@ cdef const char *operation_path(Operation self, object path) except NULL
 cdef char *operation_bytes(Operation self, Py_ssize_t size) except NULL
 # Take the user's buffer; it is released when the operation is done.
 cdef int operation_buffer(Operation self, object buffer, bint is_written_to) except -1
-# What core.result is, most often.
 cdef object result_none(Operation self)
 cdef object result_count(Operation self)
 cdef object result_bytes(Operation self)

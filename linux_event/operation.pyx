@@ -14,9 +14,10 @@ from libc.stdint cimport int64_t, uint32_t
 from linux_event.arguments cimport callable_argument, fd_argument, seconds_to_ns
 from linux_event.core cimport (
     LE_NOT_IN_HEAP, LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_OP_IDLE, LE_OP_QUEUED, LE_OPERATION_CANCELLED, LE_OPERATION_CHAINED,
-    LE_OPERATION_DONE, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_OPERATION_TIMED_OUT, LE_PART_MAX, LE_WATCHER_ABI,
-    LE_WATCHER_OBJECT, le_clock_after, le_clock_ns, le_heap_add, le_heap_remove, le_operation_break, le_operation_end,
-    le_operation_enter, le_operation_hold, le_operation_leave, le_operation_on_cqe, le_operation_prep, le_watcher_function,
+    LE_OPERATION_DONE, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_OPERATION_SETTLED, LE_OPERATION_TIMED_OUT, LE_PART_MAX,
+    LE_WATCHER_ABI, LE_WATCHER_OBJECT, le_clock_after, le_clock_ns, le_heap_add, le_heap_remove, le_operation_break,
+    le_operation_end, le_operation_enter, le_operation_hold, le_operation_leave, le_operation_on_cqe, le_operation_prep,
+    le_watcher_function,
 )
 from linux_event.engine cimport Engine, loop_changed
 from linux_event.errors cimport check_memory
@@ -70,7 +71,7 @@ cdef class Operation:
 
         :returns: True if it is cancelled: the callback gets ``CancelledError`` when the kernel has let go of the buffers,
             whatever the kernel has done meanwhile. An fd that was opened or accepted all the same is closed, data that were
-            received are dropped. False if it is done, or its result has been collected.
+            received are dropped. False if it is done, or its result has been collected, or it is too late to prevent it.
         :raises WrongThreadError: the loop belongs to another thread.
 
         Stands on IORING_OP_ASYNC_CANCEL. What a disk has begun cannot be cancelled: its end is waited for. See
@@ -78,7 +79,7 @@ cdef class Operation:
         """
         if self.core.flags & LE_OPERATION_CANCELLED:
             return True
-        if self.kind == NULL or self.core.flags & (LE_OPERATION_ENDED | LE_OPERATION_DONE):
+        if self.kind == NULL or self.core.flags & (LE_OPERATION_ENDED | LE_OPERATION_SETTLED | LE_OPERATION_DONE):
             return False
         loop_guard(self.owner)
         cancel_operation(self)
@@ -202,7 +203,7 @@ cdef int operation_begin(Operation self, const operation_kind *kind, object loop
     return 0
 
 
-cdef object operation_start(Operation self, object timeout):
+cdef int operation_enter(Operation self, object timeout) except -1:
     cdef Engine loop = self.owner
     cdef int64_t timeout_ns = 0
     if timeout is not None:
@@ -215,6 +216,12 @@ cdef object operation_start(Operation self, object timeout):
         check_memory(le_heap_add(&loop.core.heap, &self.core.head, le_clock_after(le_clock_ns(), timeout_ns)))
     le_operation_enter(&loop.core, &self.core)
     Py_INCREF(self)  # the loop's, until the callback is called
+    return 0
+
+
+cdef object operation_start(Operation self, object timeout):
+    cdef Engine loop = self.owner
+    operation_enter(self, timeout)
     op_start(loop, &self.core.op)
     if unlikely(loop.core.is_chaining):
         self.core.flags |= LE_OPERATION_CHAINED
@@ -298,7 +305,7 @@ cdef int dispatch(void *operation) except -1:
     cdef Operation self = <Operation>operation
     if not self.core.flags & LE_OPERATION_ENDED:
         self.owner.core.callbacks -= 1  # no callback runs
-        if not self.core.flags & LE_OPERATION_CANCELLED:
+        if not self.core.flags & (LE_OPERATION_CANCELLED | LE_OPERATION_SETTLED):
             self.core.flags |= LE_OPERATION_TIMED_OUT
             abort_operation(self)
         return 0
@@ -317,7 +324,7 @@ cdef int stop(void *operation) except -1:
     """The loop is being closed."""
     cdef Operation self = <Operation>operation
     self.core.flags &= ~LE_OPERATION_CHAINED  # all of a chain ends: there is no place to keep
-    if self.core.flags & LE_OPERATION_ENDED:
+    if self.core.flags & (LE_OPERATION_SETTLED | LE_OPERATION_ENDED):
         return 0
     if not self.core.flags & LE_OPERATION_CANCELLED:
         return cancel_operation(self)
@@ -372,6 +379,8 @@ cdef int conclude(Operation self) except -1:
             self.kind.dispose(self)
     if unlikely(self.core.flags & LE_OPERATION_KEPT):
         return 0
+    if self.kind.release != NULL:
+        self.kind.release(self)
     release_buffer(self)
     self.kept = self.memory = None
     return 0

@@ -11,12 +11,13 @@ from libc.string cimport memset
 from linux_event.core cimport LE_NS_PER_S, LE_RING_ABI, le_ring, le_ring_ops, le_ring_publish, le_ring_sq_flags
 from linux_event.liburing cimport (
     IORING_ENTER_EXT_ARG, IORING_ENTER_GETEVENTS, IORING_ENTER_NO_IOWAIT, IORING_ENTER_SQ_WAIT, IORING_ENTER_SQ_WAKEUP,
-    IORING_FEAT_NO_IOWAIT, IORING_REGISTER_PBUF_RING, IORING_SETUP_CQSIZE, IORING_SETUP_DEFER_TASKRUN, IORING_SETUP_R_DISABLED,
+    IORING_FEAT_NO_IOWAIT, IORING_REGISTER_FILES2, IORING_REGISTER_PBUF_RING, IORING_RSRC_REGISTER_SPARSE, IORING_SETUP_CQSIZE,
+    IORING_SETUP_DEFER_TASKRUN, IORING_SETUP_R_DISABLED,
     IORING_SETUP_SINGLE_ISSUER, IORING_SETUP_SQPOLL, IORING_SETUP_SUBMIT_ALL, IORING_SETUP_TASKRUN_FLAG,
     IORING_SQ_CQ_OVERFLOW, IORING_SQ_NEED_WAKEUP, IORING_UNREGISTER_PBUF_RING, LE_REGISTER_ENABLE_RINGS,
     __kernel_timespec, io_uring_buf_reg, io_uring_free_probe,
     io_uring_get_probe_ring, io_uring_getevents_arg, io_uring_opcode_supported, io_uring_params, io_uring_probe,
-    io_uring_queue_exit, io_uring_queue_init_params, io_uring_register_eventfd, io_uring_ring_dontfork,
+    io_uring_queue_exit, io_uring_queue_init_params, io_uring_register_eventfd, io_uring_ring_dontfork, io_uring_rsrc_register,
 )
 from linux_event.linux cimport SYS_io_uring_enter, SYS_io_uring_register, nanosleep, syscall, timespec
 
@@ -209,6 +210,18 @@ cdef int register_buffer_ring(le_ring *ring, void *buffers, uint32_t entries, ui
     asked.bgid = group
     if syscall(SYS_io_uring_register, ring.uring.ring_fd,
                IORING_REGISTER_PBUF_RING if buffers != NULL else IORING_UNREGISTER_PBUF_RING, &asked, 1) < 0:
+        return -errno
+    return 0
+
+
+cdef int register_slots(le_ring *ring, uint32_t count) noexcept nogil:
+    """Give the ring a table of `count` files, all empty, for direct descriptors. Returns 0 or -errno."""
+    cdef io_uring_rsrc_register asked
+    memset(&asked, 0, sizeof(asked))
+    asked.nr = count
+    asked.flags = IORING_RSRC_REGISTER_SPARSE
+    ring.syscalls += 1
+    if syscall(SYS_io_uring_register, ring.uring.ring_fd, IORING_REGISTER_FILES2, &asked, sizeof(asked)) < 0:
         return -errno
     return 0
 

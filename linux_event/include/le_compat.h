@@ -40,6 +40,10 @@ enum le_opcode {
 /* Distributions ship liburing builds that declare io_uring_enable_rings() without exporting it, hence the plain opcode. */
 #define LE_REGISTER_ENABLE_RINGS 12
 
+/* The kernel's own numbers for calls that a signal has ended begin here. They are not for programs, but an open of a FIFO that
+ * is cancelled completes with one. */
+#define LE_ERESTARTSYS 512
+
 #define LE_LIKELY(condition) __builtin_expect(!!(condition), 1)
 #define LE_UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 

@@ -18,6 +18,7 @@
 #include "le_pool.h"
 #include "le_results.h"
 #include "le_ring.h"
+#include "le_slots.h"
 #include "le_table.h"
 #include "le_watcher.h"
 
@@ -47,6 +48,8 @@ struct le_loop {
     struct le_table watchers;
     struct le_index by_fd;
     struct le_index by_signal;
+
+    struct le_slots slots;
 
     uint64_t next_id;
     uint64_t active;         /* active watchers */
@@ -89,6 +92,7 @@ static inline void le_loop_init(struct le_loop *loop)
     for (unsigned lane = 0; lane < LE_LANES; lane++)
         for (unsigned rank = 0; rank < LE_PRIORITIES; rank++)
             le_list_init(&loop->lanes[lane][rank]);
+    le_slots_init(&loop->slots);
     loop->next_id = 1;
 }
 
@@ -100,6 +104,7 @@ static inline void le_loop_free(struct le_loop *loop)
     le_index_free(&loop->by_fd);
     le_index_free(&loop->by_signal);
     le_results_free(&loop->results);
+    le_slots_free(&loop->slots);
 }
 
 /* -- The life of a request: the only functions that change le_op.state ------------------------------------------- */
@@ -175,6 +180,8 @@ static inline int le_op_complete(struct le_loop *loop, struct le_op *op, int32_t
 {
     int is_final = !(flags & IORING_CQE_F_MORE);
     int again = op->restart;
+    if (LE_UNLIKELY(result <= -LE_ERESTARTSYS))
+        result = -EINTR;
     LE_ASSERT(op->state == LE_OP_IN_FLIGHT || op->state == LE_OP_CANCEL_QUEUED || op->state == LE_OP_CANCELLING);
     if (op->cls->interest == LE_OP_EVERY_COMPLETION) {
         enum le_op_verdict verdict = op->cls->on_cqe(loop, op, result, flags);

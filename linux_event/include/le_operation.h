@@ -18,6 +18,7 @@ enum le_operation_flag {
     LE_OPERATION_DONE = 8,      /* the result has been handed over, or is being so */
     LE_OPERATION_CHAINED = 16,  /* submitted linked to others: nothing of it can be asked for again by itself */
     LE_OPERATION_KEPT = 32,     /* the kernel may still have it though its loop is gone: its memory is never freed */
+    LE_OPERATION_SETTLED = 64,  /* what it is for has happened or is happening: too late to cancel it, or for its deadline */
 };
 
 struct le_operation {

@@ -102,6 +102,8 @@ static inline void le_verify(const struct le_loop *loop)
         deadlines += operation->head.heap_slot != LE_NOT_IN_HEAP;
     }
     LE_ASSERT(operations == loop->operation_count);
+    LE_ASSERT(le_slots_used(&loop->slots) <= operations);
+    LE_ASSERT(le_list_is_empty(&loop->slots.waiting) || !loop->slots.free_count);
     LE_ASSERT(watchers == loop->watchers.count);
     LE_ASSERT(active == loop->active && active_ref == loop->active_ref);
     LE_ASSERT(deadlines == heap->count);

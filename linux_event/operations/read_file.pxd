@@ -1,0 +1,1 @@
+# read_file.pxd: nothing of this operation is for other modules.

@@ -1,0 +1,1 @@
+# write_file.pxd: nothing of this operation is for other modules.

@@ -1,0 +1,3 @@
+from .loop import Loop
+
+def places(loop: Loop, /) -> tuple[int, int, bool]: ...
