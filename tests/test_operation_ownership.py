@@ -144,12 +144,11 @@ def test_memory_is_never_freed_where_nobody_could_wait_for_the_kernel(what):
 
     signal.signal(signal.SIGALRM, leave)
     _fault.deny(["enter"], errno.EINTR)
-    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
     try:
         loop.close()
     except KeyboardInterrupt:
         print("interrupted")
-    signal.setitimer(signal.ITIMER_REAL, 0)
 """,
             "refused": """
     _fault.deny(["enter"], errno.EPERM)
