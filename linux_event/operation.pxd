@@ -31,6 +31,7 @@ cdef class Operation:
     cdef object outcome       # what the callback gets once done
     cdef object error         # the exception, or None
     cdef object where         # the path or fd, for errors
+    cdef object other         # the second path or fd of an operation that has two, for errors; else None
     cdef object kept          # what the fd belongs to, until the kernel is done
     cdef object memory        # what the kernel works on, until it is done: a path, bytes to read into
     cdef Py_buffer view       # the user's buffer, until the kernel is done

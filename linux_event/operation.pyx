@@ -145,6 +145,8 @@ cdef class Operation:
         else:
             state = "done" if self.error is None else f"failed: {self.error!r}"
         where = "" if self.where is None else f" {self.where!r}"
+        if self.other is not None:
+            where += f" {self.other!r}"
         return f"<{type(self).__name__} {name}{where} {state}>"
 
 
@@ -353,13 +355,19 @@ cdef int conclude(Operation self) except -1:
 
 cdef object failure(Operation self, int number):
     if self.core.flags & LE_OPERATION_TIMED_OUT and number in (ECANCELED, EINTR):
-        return TimeoutError(ETIMEDOUT, f"{self.kind.name.decode()} was not done within its timeout", self.where)
+        return os_error(self, TimeoutError, ETIMEDOUT, f"{self.kind.name.decode()} was not done within its timeout")
     if self.core.flags & LE_OPERATION_CHAINED and number == ECANCELED:
         from linux_event.cancellation import ChainCancelledError
         self.core.flags |= LE_OPERATION_CANCELLED
-        return ChainCancelledError(number, f"{self.kind.name.decode()} was not begun: what came before it in the chain failed",
-                                   self.where)
-    return OSError(number, os.strerror(number), self.where)
+        return os_error(self, ChainCancelledError, number,
+                        f"{self.kind.name.decode()} was not begun: what came before it in the chain failed")
+    return os_error(self, OSError, number, os.strerror(number))
+
+
+cdef object os_error(Operation self, object kind, int number, str text):
+    if self.other is None:
+        return kind(number, text, self.where)
+    return kind(number, text, self.where, None, self.other)
 
 
 cdef object cancelled_error(Operation self):

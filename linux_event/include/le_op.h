@@ -39,7 +39,8 @@ struct le_op_class {
     /* Fill the submission entry. Called right before the system call, so an fd named here is the one the user means. */
     void (*prep)(struct le_op *op, struct io_uring_sqe *sqe);
     /* Take a completion: C only, no Python. The verdict counts when the completion is the final one. Once the request
-     * has been cancelled it is called only for a class that wants every completion, which then must not say AGAIN. */
+     * has been cancelled it is called only for a class that wants every completion, which then says AGAIN only for a request
+     * that lets go of something, such as a close. */
     enum le_op_verdict (*on_cqe)(struct le_loop *loop, struct le_op *op, int32_t result, uint32_t flags);
     uint64_t interest; /* enum le_op_interest */
 };
