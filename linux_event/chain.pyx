@@ -1,7 +1,8 @@
 """Chains: operations that the kernel runs one after the other, submitted together.
 
 The requests are held back until the chain is complete, and go to the kernel linked (IOSQE_IO_LINK). A submission ends a
-chain, so a chain has to fit into the submission queue; le_loop_fill() waits until there is room for all of it.
+chain, so a chain has to fit into the submission queue; le_loop_fill() waits until there is room for all of it. Behind a
+request whose failure the kernel does not take for one the rest waits for its end, see le_chain_release().
 """
 
 cimport cython

@@ -237,6 +237,7 @@ cdef extern from "le_operation.h" nogil:
         LE_OPERATION_ENDED
         LE_OPERATION_DONE
         LE_OPERATION_CHAINED
+        LE_OPERATION_LENIENT
     struct le_operation:
         le_watcher head
         le_link link

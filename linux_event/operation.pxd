@@ -13,6 +13,7 @@ cdef struct operation_kind:
     le_watcher_class dispatch  # how the loop calls it: operation_request() fills it
     const char *name           # of the method that starts it
     bint is_composite          # more than one request, or one that is answered many times: not for chains
+    bint is_lenient            # the kernel goes on with a chain when it has failed: the loop sees to it that it does not
     # Make what the callback gets of core.result, which is not negative. May raise: then the operation has failed.
     object (*result)(Operation operation)
     # Nobody will get the result, which is not negative: close the fd that it is. May be NULL.

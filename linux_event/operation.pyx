@@ -14,7 +14,8 @@ from libc.stdint cimport int64_t, uint32_t
 from linux_event.arguments cimport callable_argument, fd_argument, seconds_to_ns
 from linux_event.core cimport (
     LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_OP_IDLE, LE_OPERATION_CANCELLED, LE_OPERATION_CHAINED, LE_OPERATION_DONE,
-    LE_OPERATION_ENDED, LE_OPERATION_TIMED_OUT, LE_WATCHER_ABI, LE_WATCHER_OBJECT, LE_NOT_IN_HEAP, le_clock_after, le_clock_ns,
+    LE_OPERATION_ENDED, LE_OPERATION_LENIENT, LE_OPERATION_TIMED_OUT, LE_WATCHER_ABI, LE_WATCHER_OBJECT, LE_NOT_IN_HEAP,
+    le_clock_after, le_clock_ns,
     LE_OP_QUEUED, le_heap_add, le_operation_break, le_operation_end, le_operation_enter, le_operation_hold, le_operation_leave,
     le_operation_on_cqe, le_operation_prep, le_watcher_function,
 )
@@ -212,7 +213,7 @@ cdef object operation_start(Operation self, object timeout):
     Py_INCREF(self)  # the loop's, until the callback is called
     op_start(loop, &self.core.op)
     if unlikely(loop.core.is_chaining):
-        self.core.flags |= LE_OPERATION_CHAINED
+        self.core.flags |= LE_OPERATION_CHAINED | (LE_OPERATION_LENIENT if self.kind.is_lenient else 0)
         le_operation_hold(&loop.core, &self.core)
     elif unlikely(loop.core.is_embedded):
         loop_changed(loop)

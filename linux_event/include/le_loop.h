@@ -25,6 +25,7 @@ struct le_loop {
 
     struct le_link to_arm;    /* requests in the state QUEUED */
     struct le_link chain;     /* QUEUED, and held back until all of the chain is known; then moved to to_arm */
+    struct le_link held;      /* QUEUED: members of a chain that wait for the end of one of it, see le_chain_follow() */
     struct le_link to_rearm;  /* QUEUED too, but by the completion that ended them: not before the next enter */
     struct le_link to_cancel; /* CANCEL_QUEUED */
     struct le_link in_flight; /* IN_FLIGHT and CANCELLING */
@@ -71,8 +72,8 @@ _Static_assert(offsetof(struct le_loop, ring) == 0, "le_loop begins with its rin
 
 static inline void le_loop_init(struct le_loop *loop)
 {
-    struct le_link *heads[] = {&loop->to_arm,   &loop->chain,   &loop->to_rearm, &loop->to_cancel, &loop->in_flight,
-                               &loop->finished, &loop->recheck, &loop->idle,     &loop->operations};
+    struct le_link *heads[] = {&loop->to_arm,   &loop->chain,   &loop->held,    &loop->to_rearm, &loop->to_cancel,
+                               &loop->in_flight, &loop->finished, &loop->recheck, &loop->idle,     &loop->operations};
     for (unsigned i = 0; i < sizeof heads / sizeof *heads; i++)
         le_list_init(heads[i]);
     for (unsigned lane = 0; lane < LE_LANES; lane++)
@@ -246,7 +247,8 @@ static inline int le_loop_wants_enter(const struct le_loop *loop)
 /* The ring is gone: end every request that the kernel had, or was to get. */
 static inline void le_loop_abandon(struct le_loop *loop)
 {
-    struct le_link *lists[] = {&loop->to_arm, &loop->chain, &loop->to_rearm, &loop->to_cancel, &loop->in_flight};
+    struct le_link *lists[] = {&loop->to_arm,   &loop->chain,     &loop->held,
+                               &loop->to_rearm, &loop->to_cancel, &loop->in_flight};
     for (unsigned i = 0; i < sizeof lists / sizeof *lists; i++)
         while (!le_list_is_empty(lists[i]))
             le_op_move(LE_OP_OF_LINK(lists[i]->next), LE_OP_FINISHED, &loop->finished);
@@ -418,7 +420,7 @@ static inline int le_loop_visit(const struct le_loop *loop, size_t watcher_offse
     for (struct le_link *link = loop->operations.next; link != &loop->operations; link = link->next)
         if ((result = visit((char *)LE_OPERATION_OF_LINK(link) - watcher_offset, arg)))
             return result;
-    const struct le_link *lists[] = {&loop->to_arm,    &loop->chain,     &loop->to_rearm,
+    const struct le_link *lists[] = {&loop->to_arm,    &loop->chain,     &loop->held,    &loop->to_rearm,
                                      &loop->to_cancel, &loop->in_flight, &loop->finished};
     for (unsigned i = 0; i < sizeof lists / sizeof *lists; i++)
         for (const struct le_link *link = lists[i]->next; link != lists[i]; link = link->next) {

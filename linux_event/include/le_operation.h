@@ -17,6 +17,7 @@ enum le_operation_flag {
     LE_OPERATION_ENDED = 4,     /* the result is in, and collected */
     LE_OPERATION_DONE = 8,      /* the result has been handed over, or is being so */
     LE_OPERATION_CHAINED = 16,  /* submitted linked to others: nothing of it can be asked for again by itself */
+    LE_OPERATION_LENIENT = 32,  /* the kernel would go on with the chain where this fails, so the loop does it when it has not */
 };
 
 struct le_operation {
@@ -26,10 +27,11 @@ struct le_operation {
     struct io_uring_sqe sqe; /* what `op` asks for: filled at the call, copied into the queue right before the system call */
     int64_t result;          /* what the kernel has answered, or the sum of its answers */
     uint64_t total;          /* bytes to move, for a request that is made again until all have gone */
+    struct le_operation *next; /* what goes on with the chain when this has not failed, see le_chain_follow() */
     uint32_t cqe_flags;      /* of the last completion */
     uint32_t flags;          /* enum le_operation_flag */
 };
-_Static_assert(sizeof(struct le_operation) == 40 + 16 + 32 + 64 + 24, "le_operation is part of the ABI of operations");
+_Static_assert(sizeof(struct le_operation) == 40 + 16 + 32 + 64 + 32, "le_operation is part of the ABI of operations");
 
 #define LE_OPERATION_OF_OP(pointer) LE_CONTAINER(pointer, struct le_operation, op)
 #define LE_OPERATION_OF_LINK(pointer) LE_CONTAINER(pointer, struct le_operation, link)
