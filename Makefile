@@ -29,7 +29,7 @@ ASAN_SCALE ?= 0.1
 COVERAGE_SCALE ?= 0.1
 COVERAGE_MINIMUM := 95
 
-STRICT_C := -std=gnu11 -Wall -Wextra -Werror -Wno-unused-function
+STRICT_C := -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-function
 
 CHECKS := test lint typing coverage verify asan versions wheel
 

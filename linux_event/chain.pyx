@@ -12,7 +12,6 @@ from linux_event.core cimport (
 )
 from linux_event.engine cimport Engine, loop_changed
 from linux_event.liburing cimport IOSQE_IO_HARDLINK, IOSQE_IO_LINK
-from linux_event.loop cimport add_method
 from linux_event.operation cimport Operation
 from linux_event.requests cimport loop_guard
 
@@ -59,34 +58,10 @@ cdef class Chain:
         return f"<{type(self).__name__} {'hard ' if self.is_hard else ''}operations={len(self.operations)}>"
 
 
-@cython.binding(True)
-def _link(self, *, hard=False):
-    """Make a chain: the operations started inside a ``with`` statement run one after the other in the kernel.
-
-        with loop.link():
-            loop.write(fd, data)
-            loop.fsync(fd)
-
-    They are submitted together. When one fails, those behind it are not begun: their callbacks get a CancelledError, which is
-    an OSError with ECANCELED too. A read or write that moves less than asked for counts as failed. Where an exception leaves
-    the ``with`` statement, nothing of the chain is begun.
-
-    :param hard: True: go on after a failure.
-    :returns: a ``Chain``, whose ``operations`` are those started inside.
-    :raises LoopClosedError, WrongThreadError: as told by their names.
-    :raises TypeError: ``hard`` is not a bool.
-
-    Inside the ``with`` statement an operation that is more than one request (``read_file``, ``accept_many``, ...), and one for
-    which there is no more room in the submission queue, raises ValueError.
-
-    Stands on IOSQE_IO_LINK and IOSQE_IO_HARDLINK. See io_uring_enter(2).
-    """
+cdef object chain_new(Engine loop, object hard):
     cdef Chain chain = Chain.__new__(Chain)
-    loop_guard(self)
+    loop_guard(loop)
     chain.is_hard = flag_argument(hard, "hard")
-    chain.owner = self
+    chain.owner = loop
     chain.operations = []
     return chain
-
-
-add_method("link", _link)

@@ -58,6 +58,7 @@ cdef extern from "le_op.h" nogil:
         LE_OP_IDLE
         LE_OP_QUEUED
         LE_OP_IN_FLIGHT
+        LE_OP_FINISHED
     enum le_op_verdict:
         LE_OP_END
         LE_OP_AGAIN
@@ -164,6 +165,15 @@ cdef extern from "le_table.h" nogil:
     int le_index_add(le_index *index, uint32_t key, le_chain *link, le_watcher *watcher)
     void le_index_remove(le_index *index, uint32_t key, le_chain *link)
 
+cdef extern from "le_pipes.h" nogil:
+    struct le_pipe:
+        int read_fd
+        int write_fd
+    struct le_pipes:
+        uint32_t count
+    void le_pipe_close(le_pipe *pipe)
+    void le_pipes_close(le_pipes *pipes)
+
 cdef extern from "le_loop.h" nogil:
     enum le_loop_state:
         LE_LOOP_OPEN
@@ -173,6 +183,7 @@ cdef extern from "le_loop.h" nogil:
         le_ring ring
         le_link to_arm
         le_link chain
+        le_link to_rearm
         le_link to_cancel
         le_link in_flight
         le_link finished
@@ -185,6 +196,7 @@ cdef extern from "le_loop.h" nogil:
         le_table watchers
         le_index by_fd
         le_index by_signal
+        le_pipes pipes
         uint64_t next_id
         uint64_t active
         uint64_t active_ref
@@ -210,6 +222,7 @@ cdef extern from "le_loop.h" nogil:
     void le_loop_free(le_loop *loop)
     ctypedef int (*le_visit)(void *object, void *arg) noexcept nogil
     int le_loop_visit(const le_loop *loop, size_t watcher_offset, le_visit visit, void *arg)
+    void le_op_move(le_op *op, le_op_state state, le_link *list)
     bint le_op_start(le_loop *loop, le_op *op)
     bint le_op_stop(le_loop *loop, le_op *op)
     le_op *le_op_next_finished(le_loop *loop)
@@ -262,6 +275,38 @@ cdef extern from "le_outcome.h" nogil:
     void le_operation_prep(le_op *op, io_uring_sqe *sqe)
     le_op_verdict le_operation_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
     le_op_verdict le_operation_on_part(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
+
+cdef extern from "le_transfer.h" nogil:
+    enum le_transfer_stage:
+        LE_TRANSFER_PAIR
+        LE_TRANSFER_WAIT_OUT
+    struct le_transfer:
+        le_op fill
+        le_pipe pipe
+        int32_t in_fd
+        int32_t out_fd
+        int32_t failure
+        int64_t in_offset
+        int64_t out_offset
+        uint64_t size
+        uint64_t left
+        uint64_t held
+        uint64_t moved
+        char *buffer
+        uint8_t stage
+        bint is_starved
+        bint is_sparse
+        bint may_link
+        bint may_buffer
+        bint fill_closes
+    void le_transfer_init(le_transfer *transfer)
+    void le_transfer_release(le_loop *loop, le_transfer *transfer)
+    bint le_transfer_is_over(const le_transfer *transfer)
+    bint le_transfer_next(le_loop *loop, le_transfer *transfer, io_uring_sqe *sqe)
+    void le_transfer_answer(le_transfer *transfer, int32_t result)
+    void le_fill_prep(le_op *op, io_uring_sqe *sqe)
+    le_op_verdict le_fill_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
+    bint le_fill_start(le_loop *loop, le_transfer *transfer, le_link *list)
 
 cdef extern from "le_wakers.h" nogil:
     struct le_deadline:

@@ -39,8 +39,9 @@ LAYERS = (
     ("watchers.idle", "watchers.io", "watchers.signal", "watchers.timer"),
     ("watchers",),
     ("operation",),
-    ("chain",),
-    ("operations.files",),
+    ("chain", "transfer"),
+    ("operations.files", "operations.moving", "operations.paths"),
+    ("operations.copies",),
     ("operations",),
     ("",),  # the package itself: names of the layers below
     ("demo_peers", "report"),

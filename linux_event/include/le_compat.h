@@ -13,6 +13,13 @@
 #define IORING_FEAT_NO_IOWAIT (1U << 17)
 #endif
 
+#define LE_OP_FTRUNCATE 55 /* Linux 6.9; in newer headers a member of an enum, which the preprocessor cannot ask for */
+
+static inline void le_prep_ftruncate(struct io_uring_sqe *sqe, int fd, int64_t length)
+{
+    io_uring_prep_rw(LE_OP_FTRUNCATE, sqe, fd, NULL, 0, (uint64_t)length);
+}
+
 /* Distributions ship liburing builds that declare io_uring_enable_rings() without exporting it, hence the plain opcode. */
 #define LE_REGISTER_ENABLE_RINGS 12
 

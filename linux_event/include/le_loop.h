@@ -14,6 +14,7 @@
 #include "le_list.h"
 #include "le_op.h"
 #include "le_operation.h"
+#include "le_pipes.h"
 #include "le_ring.h"
 #include "le_table.h"
 #include "le_watcher.h"
@@ -42,6 +43,7 @@ struct le_loop {
     struct le_table watchers;
     struct le_index by_fd;
     struct le_index by_signal;
+    struct le_pipes pipes; /* for data that are spliced */
 
     uint64_t next_id;
     uint64_t active;         /* active watchers */
