@@ -33,7 +33,7 @@ COVERAGE_MINIMUM := 95
 # do the same beside every variant.
 VARIANT := --ignore tests/test_build.py
 
-STRICT_C := -std=gnu11 -Wall -Wextra -Werror -Wno-unused-function
+STRICT_C := -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-function
 
 CHECKS := test lint typing coverage verify asan versions wheel
 

@@ -1,7 +1,8 @@
 """Chains: operations that the kernel runs one after the other, submitted together.
 
 The requests are held back until the chain is complete, and go to the kernel linked (IOSQE_IO_LINK). A submission ends a
-chain, so a chain has to fit into the submission queue; le_loop_fill() waits until there is room for all of it.
+chain, so a chain has to fit into the submission queue; le_loop_fill() waits until there is room for all of it. Behind a
+request whose failure the kernel does not take for one the rest waits for its end, see le_chain_release().
 """
 
 cimport cython
@@ -11,7 +12,6 @@ from linux_event.core cimport (
 )
 from linux_event.engine cimport Engine, loop_changed
 from linux_event.liburing cimport IOSQE_IO_HARDLINK, IOSQE_IO_LINK
-from linux_event.loop cimport add_method
 from linux_event.operation cimport Operation
 from linux_event.requests cimport loop_guard
 
@@ -73,35 +73,10 @@ cdef class Chain:
         return f"<{type(self).__name__} {'hard ' if self.is_hard else ''}operations={len(self.operations or ())}>"
 
 
-@cython.binding(True)
-def _link(self, *, hard=False):
-    """Make a chain: the operations started inside a ``with`` statement run one after the other in the kernel.
-
-        with loop.link():
-            loop.write(fd, data)
-            loop.fsync(fd)
-
-    They are submitted together. When one fails, those behind it are not begun: their callbacks get a CancelledError, which is
-    an OSError with ECANCELED too. A read or write that moves less than asked for counts as failed. One that is cancelled, or
-    past its ``timeout``, before its turn ends when its turn has come. Where an exception leaves the ``with`` statement, nothing
-    of the chain is begun.
-
-    :param hard: True: go on after a failure.
-    :returns: a ``Chain``, whose ``operations`` are those started inside.
-    :raises LoopClosedError, WrongThreadError: as told by their names.
-    :raises TypeError: ``hard`` is not a bool.
-
-    Inside the ``with`` statement an operation that is more than one request (``read_file``, ``accept_many``, ...), and one for
-    which there is no more room in the submission queue, raises ValueError; the loop cannot run there.
-
-    Stands on IOSQE_IO_LINK and IOSQE_IO_HARDLINK. See io_uring_enter(2).
-    """
+cdef object chain_new(Engine loop, object hard):
     cdef Chain chain = Chain.__new__(Chain)
-    loop_guard(self)
+    loop_guard(loop)
     chain.is_hard = flag_argument(hard, "hard")
-    chain.owner = self
+    chain.owner = loop
     chain.operations = []
     return chain
-
-
-add_method("link", _link)

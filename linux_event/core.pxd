@@ -199,6 +199,7 @@ cdef extern from "le_pool.h" nogil:
     char *le_pool_buffer(const le_pool *pool, uint32_t number)
     void le_pool_grow(le_pool *pool, uint32_t count)
     void le_pool_give(le_pool *pool, uint32_t number)
+
 cdef extern from "le_slots.h" nogil:
     enum: LE_SLOTS
     enum: LE_SLOT_NONE
@@ -220,6 +221,15 @@ cdef extern from "le_slots.h" nogil:
     bint le_turn_enter(le_slots *slots, le_turn *turn)
     le_turn *le_turn_leave(le_slots *slots, le_turn *turn)
 
+cdef extern from "le_pipes.h" nogil:
+    struct le_pipe:
+        int read_fd
+        int write_fd
+    struct le_pipes:
+        uint32_t count
+    void le_pipe_close(le_pipe *pipe)
+    void le_pipes_close(le_pipes *pipes)
+
 cdef extern from "le_loop.h" nogil:
     enum le_loop_state:
         LE_LOOP_OPEN
@@ -229,6 +239,7 @@ cdef extern from "le_loop.h" nogil:
         le_ring ring
         le_link to_arm
         le_link chain
+        le_link to_rearm
         le_link to_cancel
         le_link in_flight
         le_link finished
@@ -245,6 +256,7 @@ cdef extern from "le_loop.h" nogil:
         le_index by_fd
         le_index by_signal
         le_slots slots
+        le_pipes pipes
         uint64_t next_id
         uint64_t active
         uint64_t active_ref
@@ -274,6 +286,7 @@ cdef extern from "le_loop.h" nogil:
     void le_loop_free(le_loop *loop)
     ctypedef int (*le_visit)(void *object, void *arg) noexcept nogil
     int le_loop_visit(const le_loop *loop, size_t watcher_offset, le_visit visit, void *arg)
+    void le_op_move(le_op *op, le_op_state state, le_link *list)
     bint le_op_start(le_loop *loop, le_op *op)
     bint le_op_stop(le_loop *loop, le_op *op)
     le_op *le_op_next_finished(le_loop *loop)
@@ -305,6 +318,7 @@ cdef extern from "le_operation.h" nogil:
         LE_OPERATION_CHAINED
         LE_OPERATION_KEPT
         LE_OPERATION_SETTLED
+        LE_OPERATION_LENIENT
     struct le_operation:
         le_watcher head
         le_link link
@@ -391,6 +405,7 @@ cdef extern from "le_many.h" nogil:
     le_op_verdict le_many_on_hangup(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
     void le_many_prep_recv(le_operation *operation, le_many *many, int fd)
     void le_many_prep_accept(le_operation *operation, int fd)
+
 cdef extern from "le_read_file.h" nogil:
     enum: LE_READ_OPS
     struct le_read_host:
@@ -432,6 +447,38 @@ cdef extern from "le_write_file.h" nogil:
     le_op_verdict le_write_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
     int le_write_begin(le_loop *loop, le_turn *turn)
     int le_write_abort(le_loop *loop, le_write_file *file)
+
+cdef extern from "le_transfer.h" nogil:
+    enum le_transfer_stage:
+        LE_TRANSFER_PAIR
+        LE_TRANSFER_WAIT_OUT
+    struct le_transfer:
+        le_op fill
+        le_pipe pipe
+        int32_t in_fd
+        int32_t out_fd
+        int32_t failure
+        int64_t in_offset
+        int64_t out_offset
+        uint64_t size
+        uint64_t left
+        uint64_t held
+        uint64_t moved
+        char *buffer
+        uint8_t stage
+        bint is_starved
+        bint is_sparse
+        bint may_link
+        bint may_buffer
+        bint fill_closes
+    void le_transfer_init(le_transfer *transfer)
+    void le_transfer_release(le_loop *loop, le_transfer *transfer)
+    bint le_transfer_is_over(const le_transfer *transfer)
+    bint le_transfer_next(le_loop *loop, le_transfer *transfer, io_uring_sqe *sqe)
+    void le_transfer_answer(le_transfer *transfer, int32_t result)
+    void le_fill_prep(le_op *op, io_uring_sqe *sqe)
+    le_op_verdict le_fill_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
+    bint le_fill_start(le_loop *loop, le_transfer *transfer, le_link *list)
 
 cdef extern from "le_wakers.h" nogil:
     struct le_deadline:

@@ -97,3 +97,14 @@ cdef extern from "le_compat.h" nogil:
     void io_uring_prep_write(io_uring_sqe *sqe, int fd, const void *buffer, unsigned count, uint64_t offset)
     void io_uring_prep_fsync(io_uring_sqe *sqe, int fd, unsigned flags)
     void io_uring_prep_fallocate(io_uring_sqe *sqe, int fd, int mode, int64_t offset, int64_t length)
+    void io_uring_prep_nop(io_uring_sqe *sqe)
+    void io_uring_prep_statx(io_uring_sqe *sqe, int dfd, const char *path, int flags, unsigned mask, void *buffer)
+    void io_uring_prep_renameat(io_uring_sqe *sqe, int olddfd, const char *oldpath, int newdfd, const char *newpath,
+                                unsigned flags)
+    void io_uring_prep_unlinkat(io_uring_sqe *sqe, int dfd, const char *path, int flags)
+    void io_uring_prep_mkdirat(io_uring_sqe *sqe, int dfd, const char *path, unsigned mode)
+    void io_uring_prep_linkat(io_uring_sqe *sqe, int olddfd, const char *oldpath, int newdfd, const char *newpath, int flags)
+    void io_uring_prep_symlinkat(io_uring_sqe *sqe, const char *target, int newdirfd, const char *linkpath)
+    void io_uring_prep_splice(io_uring_sqe *sqe, int fd_in, int64_t offset_in, int fd_out, int64_t offset_out, unsigned count,
+                              unsigned flags)
+    void le_prep_ftruncate(io_uring_sqe *sqe, int fd, int64_t length)

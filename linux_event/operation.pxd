@@ -13,6 +13,7 @@ cdef struct operation_kind:
     le_watcher_class dispatch  # how the loop calls it: operation_request() fills it
     const char *name           # of the method that starts it
     bint is_composite          # more than one request, or one that is answered many times: not for chains
+    bint is_lenient            # the kernel goes on with a chain when it has failed: the loop sees to it that it does not
     # Make what the callback gets of core.result, which is not negative. May raise: then the operation has failed.
     object (*result)(Operation operation)
     # Nobody will get the result, which is not negative: close the fd that it is. May be NULL.
@@ -32,6 +33,7 @@ cdef class Operation:
     cdef object outcome       # what the callback gets once done
     cdef object error         # the exception, or None
     cdef object where         # the path or fd, for errors
+    cdef object other         # the second path or fd of an operation that has two, for errors; else None
     cdef object kept          # what the fd belongs to, until the kernel is done
     cdef object memory        # what the kernel works on, until it is done: a path, bytes to read into
     cdef Py_buffer view       # the user's buffer, until the kernel is done

@@ -14,10 +14,10 @@ from libc.stdint cimport int64_t, uint32_t
 from linux_event.arguments cimport callable_argument, fd_argument, seconds_to_ns
 from linux_event.core cimport (
     LE_NOT_IN_HEAP, LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_OP_IDLE, LE_OP_QUEUED, LE_OPERATION_CANCELLED, LE_OPERATION_CHAINED,
-    LE_OPERATION_DONE, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_OPERATION_SETTLED, LE_OPERATION_TIMED_OUT, LE_PART_MAX,
-    LE_WATCHER_ABI, LE_WATCHER_OBJECT, le_clock_after, le_clock_ns, le_heap_add, le_heap_remove, le_operation_break,
-    le_operation_end, le_operation_enter, le_operation_hold, le_operation_leave, le_operation_on_cqe, le_operation_prep,
-    le_watcher_function,
+    LE_OPERATION_DONE, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_OPERATION_LENIENT, LE_OPERATION_SETTLED, LE_OPERATION_TIMED_OUT,
+    LE_PART_MAX, LE_WATCHER_ABI, LE_WATCHER_OBJECT, le_clock_after, le_clock_ns, le_heap_add, le_heap_remove,
+    le_operation_break, le_operation_end, le_operation_enter, le_operation_hold, le_operation_leave, le_operation_on_cqe,
+    le_operation_prep, le_watcher_function,
 )
 from linux_event.engine cimport Engine, loop_changed
 from linux_event.errors cimport check_memory
@@ -149,6 +149,8 @@ cdef class Operation:
         else:
             state = "done" if self.error is None else f"failed: {self.error!r}"
         where = "" if self.where is None else f" {self.where!r}"
+        if self.other is not None:
+            where += f" {self.other!r}"
         return f"<{type(self).__name__} {name}{where} {state}>"
 
 
@@ -224,7 +226,7 @@ cdef object operation_start(Operation self, object timeout):
     operation_enter(self, timeout)
     op_start(loop, &self.core.op)
     if unlikely(loop.core.is_chaining):
-        self.core.flags |= LE_OPERATION_CHAINED
+        self.core.flags |= LE_OPERATION_CHAINED | (LE_OPERATION_LENIENT if self.kind.is_lenient else 0)
         le_operation_hold(&loop.core, &self.core)
     elif unlikely(loop.core.is_embedded):
         loop_changed(loop)
@@ -390,13 +392,19 @@ cdef object failure(Operation self, int number):
     if number == ENOENT and self.core.sqe.opcode == IORING_OP_ASYNC_CANCEL:
         number = ECANCELED  # le_operation_break() was here
     if self.core.flags & LE_OPERATION_TIMED_OUT and number in (ECANCELED, EINTR):
-        return TimeoutError(ETIMEDOUT, f"{self.kind.name.decode()} was not done within its timeout", self.where)
+        return os_error(self, TimeoutError, ETIMEDOUT, f"{self.kind.name.decode()} was not done within its timeout")
     if self.core.flags & LE_OPERATION_CHAINED and number == ECANCELED:
         from linux_event.cancellation import ChainCancelledError
         self.core.flags |= LE_OPERATION_CANCELLED
-        return ChainCancelledError(number, f"{self.kind.name.decode()} was not begun: what came before it in the chain failed",
-                                   self.where)
-    return OSError(number, os.strerror(number), self.where)
+        return os_error(self, ChainCancelledError, number,
+                        f"{self.kind.name.decode()} was not begun: what came before it in the chain failed")
+    return os_error(self, OSError, number, os.strerror(number))
+
+
+cdef object os_error(Operation self, object kind, int number, str text):
+    if self.other is None:
+        return kind(number, text, self.where)
+    return kind(number, text, self.where, None, self.other)
 
 
 cdef object cancelled_error(Operation self):

@@ -13,7 +13,8 @@
 #define IORING_FEAT_NO_IOWAIT (1U << 17)
 #endif
 
-/* Operations that Debian's liburing 2.3 does not name. */
+/* Operations that Debian's liburing 2.3 does not name. In newer headers they are members of an enum, which the preprocessor
+ * cannot ask for. */
 enum le_opcode {
     LE_URING_READ_MULTISHOT = 49,   /* Linux 6.7 */
     LE_URING_WAITID = 50,           /* 6.7 */
@@ -36,6 +37,11 @@ enum le_opcode {
 #ifndef IORING_TIMEOUT_MULTISHOT
 #define IORING_TIMEOUT_MULTISHOT (1U << 6) /* Linux 6.4 */
 #endif
+
+static inline void le_prep_ftruncate(struct io_uring_sqe *sqe, int fd, int64_t length)
+{
+    io_uring_prep_rw(LE_URING_FTRUNCATE, sqe, fd, NULL, 0, (uint64_t)length);
+}
 
 /* Distributions ship liburing builds that declare io_uring_enable_rings() without exporting it, hence the plain opcode. */
 #define LE_REGISTER_ENABLE_RINGS 12

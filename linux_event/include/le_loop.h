@@ -15,6 +15,7 @@
 #include "le_list.h"
 #include "le_op.h"
 #include "le_operation.h"
+#include "le_pipes.h"
 #include "le_pool.h"
 #include "le_results.h"
 #include "le_ring.h"
@@ -29,6 +30,7 @@ struct le_loop {
 
     struct le_link to_arm;    /* requests in the state QUEUED */
     struct le_link chain;     /* QUEUED, and held back until all of the chain is known; then moved to to_arm */
+    struct le_link held;      /* QUEUED: members of a chain that wait for the end of one of it, see le_chain_follow() */
     struct le_link to_rearm;  /* QUEUED too, but by the completion that ended them: not before the next enter */
     struct le_link to_cancel; /* CANCEL_QUEUED */
     struct le_link in_flight; /* IN_FLIGHT and CANCELLING */
@@ -48,6 +50,7 @@ struct le_loop {
     struct le_table watchers;
     struct le_index by_fd;
     struct le_index by_signal;
+    struct le_pipes pipes; /* for data that are spliced */
 
     struct le_slots slots;
 
@@ -85,8 +88,8 @@ _Static_assert(offsetof(struct le_loop, ring) == 0, "le_loop begins with its rin
 
 static inline void le_loop_init(struct le_loop *loop)
 {
-    struct le_link *heads[] = {&loop->to_arm,   &loop->chain,   &loop->to_rearm, &loop->to_cancel, &loop->in_flight,
-                               &loop->finished, &loop->recheck, &loop->idle,     &loop->operations, &loop->pools};
+    struct le_link *heads[] = {&loop->to_arm,   &loop->chain,   &loop->held, &loop->to_rearm,   &loop->to_cancel, &loop->in_flight,
+                               &loop->finished, &loop->recheck, &loop->idle, &loop->operations, &loop->pools};
     for (unsigned i = 0; i < sizeof heads / sizeof *heads; i++)
         le_list_init(heads[i]);
     for (unsigned lane = 0; lane < LE_LANES; lane++)
@@ -293,7 +296,8 @@ static inline int le_loop_wants_enter(const struct le_loop *loop)
 /* The ring is gone: end every request that the kernel had, or was to get. */
 static inline void le_loop_abandon(struct le_loop *loop)
 {
-    struct le_link *lists[] = {&loop->to_arm, &loop->chain, &loop->to_rearm, &loop->to_cancel, &loop->in_flight};
+    struct le_link *lists[] = {&loop->to_arm,   &loop->chain,     &loop->held,
+                               &loop->to_rearm, &loop->to_cancel, &loop->in_flight};
     for (unsigned i = 0; i < sizeof lists / sizeof *lists; i++)
         while (!le_list_is_empty(lists[i]))
             le_op_move(LE_OP_OF_LINK(lists[i]->next), LE_OP_FINISHED, &loop->finished);
@@ -481,7 +485,7 @@ static inline int le_loop_visit(const struct le_loop *loop, size_t watcher_offse
     for (struct le_link *link = loop->operations.next; link != &loop->operations; link = link->next)
         if ((result = visit((char *)LE_OPERATION_OF_LINK(link) - watcher_offset, arg)))
             return result;
-    const struct le_link *lists[] = {&loop->to_arm,    &loop->chain,     &loop->to_rearm,
+    const struct le_link *lists[] = {&loop->to_arm,    &loop->chain,     &loop->held,    &loop->to_rearm,
                                      &loop->to_cancel, &loop->in_flight, &loop->finished};
     for (unsigned i = 0; i < sizeof lists / sizeof *lists; i++)
         for (const struct le_link *link = lists[i]->next; link != lists[i]; link = link->next) {

@@ -19,6 +19,7 @@ enum le_operation_flag {
     LE_OPERATION_CHAINED = 16,  /* submitted linked to others: nothing of it can be asked for again by itself */
     LE_OPERATION_KEPT = 32,     /* the kernel may still have it though its loop is gone: its memory is never freed */
     LE_OPERATION_SETTLED = 64,  /* what it is for has happened or is happening: too late to cancel it, or for its deadline */
+    LE_OPERATION_LENIENT = 128, /* the kernel would go on with the chain where this fails, so the loop does it when it has not */
 };
 
 struct le_operation {
@@ -28,12 +29,13 @@ struct le_operation {
     struct io_uring_sqe sqe; /* what `op` asks for: filled at the call, copied into the queue right before the system call */
     int64_t result;          /* what the kernel has answered, or the sum of its answers */
     uint64_t total;          /* bytes to move, for a request that is made again until all have gone */
+    struct le_operation *next; /* what goes on with the chain when this has not failed, see le_chain_follow() */
     uint32_t cqe_flags;      /* of the last completion */
     uint32_t flags;          /* enum le_operation_flag */
     struct le_operation *leader; /* in a chain: what has to end before this one begins, until it has */
     struct le_operation *follower;
 };
-_Static_assert(sizeof(struct le_operation) == 40 + 16 + 32 + 64 + 24 + 16, "le_operation is part of the ABI of operations");
+_Static_assert(sizeof(struct le_operation) == 40 + 16 + 32 + 64 + 24 + 24, "le_operation is part of the ABI of operations");
 
 #define LE_OPERATION_OF_OP(pointer) LE_CONTAINER(pointer, struct le_operation, op)
 #define LE_OPERATION_OF_LINK(pointer) LE_CONTAINER(pointer, struct le_operation, link)

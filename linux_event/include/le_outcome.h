@@ -30,11 +30,15 @@ static inline void le_operation_hold(struct le_loop *loop, struct le_operation *
     loop->chain_length++;
 }
 
-/* The chain is complete: its requests go to the kernel one behind the other. The flag is IOSQE_IO_LINK or _HARDLINK. */
+/* The chain is complete: its requests go to the kernel one behind the other. The flag is IOSQE_IO_LINK or _HARDLINK.
+ *
+ * Where a request on paths, or a sync, has failed, the kernel does not take it for a failure, and goes on with the link. So a
+ * chain that is to end there is handed over in parts: behind such a request the rest is held until it has succeeded. */
 static inline void le_chain_release(struct le_loop *loop, uint8_t link_flag)
 {
     struct le_operation *leader = NULL;
     struct le_link *link;
+    struct le_link *list = &loop->to_arm;
     while ((link = le_list_pop(&loop->chain))) {
         struct le_operation *operation = LE_OPERATION_OF_OP(LE_OP_OF_LINK(link));
         if ((operation->leader = leader)) {
@@ -42,11 +46,16 @@ static inline void le_chain_release(struct le_loop *loop, uint8_t link_flag)
             operation->op.chained = 1;
         }
         leader = operation;
-        if (!le_list_is_empty(&loop->chain)) {
+        le_list_push(list, link);
+        if (le_list_is_empty(&loop->chain))
+            break;
+        if (operation->flags & LE_OPERATION_LENIENT && link_flag == IOSQE_IO_LINK) {
+            operation->next = LE_OPERATION_OF_OP(LE_OP_OF_LINK(loop->chain.next));
+            list = &loop->held;
+        } else {
             operation->op.linked = 1;
             operation->sqe.flags |= link_flag;
         }
-        le_list_push(&loop->to_arm, link);
     }
     loop->chain_length = 0;
     loop->is_chaining = 0;
@@ -86,7 +95,7 @@ static inline void le_chain_advance(struct le_loop *loop, struct le_operation *o
 }
 
 /* Nothing more comes from the kernel: collect the operation. */
-static inline void le_operation_end(struct le_loop *loop, struct le_operation *operation, int64_t result)
+static inline void le_operation_collect(struct le_loop *loop, struct le_operation *operation, int64_t result)
 {
     LE_ASSERT(!(operation->flags & (LE_OPERATION_ENDED | LE_OPERATION_DONE)));
     operation->result = result;
@@ -94,6 +103,34 @@ static inline void le_operation_end(struct le_loop *loop, struct le_operation *o
     le_chain_advance(loop, operation);
     le_heap_remove(&loop->heap, &operation->head);
     le_watcher_collect(loop, &operation->head, LE_LANE_COMPLETIONS);
+}
+
+/* What a chain has waited for is through: hand the next part of it over, or end all of the rest. */
+static inline void le_chain_follow(struct le_loop *loop, struct le_operation *operation)
+{
+    int goes_on = operation->result >= 0 && !(operation->flags & LE_OPERATION_CANCELLED);
+    struct le_operation *member = operation->next;
+    operation->next = NULL;
+    while (member && member->op.state == LE_OP_QUEUED) { /* a loop that is being closed may have ended them already */
+        struct le_op *following = LE_OP_OF_LINK(member->op.link.next);
+        struct le_operation *next = member->op.linked ? LE_OPERATION_OF_OP(following) : goes_on ? NULL : member->next;
+        if (goes_on) {
+            le_op_move(&member->op, LE_OP_QUEUED, &loop->to_rearm);
+        } else {
+            member->next = NULL;
+            member->op.linked = 0;
+            le_op_move(&member->op, LE_OP_FINISHED, &loop->finished);
+            le_operation_collect(loop, member, -ECANCELED);
+        }
+        member = next;
+    }
+}
+
+static inline void le_operation_end(struct le_loop *loop, struct le_operation *operation, int64_t result)
+{
+    le_operation_collect(loop, operation, result);
+    if (LE_UNLIKELY(operation->next != NULL))
+        le_chain_follow(loop, operation);
 }
 
 static inline void le_operation_prep(struct le_op *op, struct io_uring_sqe *sqe)

@@ -21,6 +21,7 @@ static inline uint64_t le_verify_requests(const struct le_loop *loop, int owned)
 {
     return le_verify_ops(&loop->to_arm, 1u << LE_OP_QUEUED, owned) +
            le_verify_ops(&loop->chain, 1u << LE_OP_QUEUED, owned) +
+           le_verify_ops(&loop->held, 1u << LE_OP_QUEUED, owned) +
            le_verify_ops(&loop->to_rearm, 1u << LE_OP_QUEUED, owned) +
            le_verify_ops(&loop->to_cancel, 1u << LE_OP_CANCEL_QUEUED, owned) +
            le_verify_ops(&loop->in_flight, 1u << LE_OP_IN_FLIGHT | 1u << LE_OP_CANCELLING, owned) +

@@ -193,6 +193,7 @@ add_method("write", _write)
 # -- sync, space -------------------------------------------------------------------------------------------------------
 
 cdef operation_kind fsync_kind
+fsync_kind.is_lenient = True
 kind_begin(&fsync_kind, "fsync")
 
 
@@ -217,6 +218,7 @@ def _fsync(self, fd, callback=None, *, datasync=False, on_success=None, on_error
 add_method("fsync", _fsync)
 
 cdef operation_kind fallocate_kind
+fallocate_kind.is_lenient = True
 kind_begin(&fallocate_kind, "fallocate")
 
 

@@ -1,0 +1,1 @@
+# copies.pxd: nothing of these operations is for other modules.

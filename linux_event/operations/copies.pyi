@@ -1,0 +1,6 @@
+from typing import final
+
+from ..transfer import Transfer
+
+@final
+class Copy(Transfer): ...

@@ -1,0 +1,1 @@
+# moving.pxd: nothing of these operations is for other modules.

@@ -1,0 +1,6 @@
+from typing import final
+
+from ..operation import Operation
+
+@final
+class Splice(Operation[int]): ...
