@@ -87,6 +87,7 @@ cdef class Requests:
         cdef timespec pause
         cdef int result = 0, tries = 0
         cdef uint64_t before
+        cdef uint64_t at_start = self.core.completions
         cdef bint is_last
         le_loop_take_rearmed(&self.core)
         if unlikely(self.core.waiting):
@@ -120,6 +121,9 @@ cdef class Requests:
                 continue
             if result == -EBADR:
                 raise OSError(EBADR, "the kernel has dropped completions for lack of memory: close this loop", "io_uring_enter")
+            # What has been taken is not to wait until the next try brings more.
+            if self.core.completions != at_start:
+                wait_nr = 0
             # The kernel is short of memory, or its queue of completions is full: taking them and a pause help.
             if result not in (-EAGAIN, -EBUSY, -ENOMEM, -ETIME, 0) or tries == ENTER_TRIES:
                 raise OSError(-result, f"{os.strerror(-result)} (the kernel refuses to go on with this loop)", "io_uring_enter")

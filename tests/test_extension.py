@@ -7,11 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
-from _support import finish, made_loop
+from _support import BOUND, finish, made_loop
 
 import linux_event
 from linux_event import DestroyedError, Loop, UringUnavailableError
@@ -170,6 +171,19 @@ def test_results_of_a_scripted_ring(scripted, pipe):
         pipe.put()
         finish(loop)
         assert seen == [b"x"] * 40
+        assert scripted.left() == 0
+
+
+@pytest.mark.parametrize("name", ["EAGAIN", "EBUSY", "ENOMEM"])
+def test_what_a_refused_wait_has_brought_is_not_kept_waiting(scripted, pipe, name):
+    """The kernel refuses, but completions have come meanwhile: the loop does not sleep until there are more."""
+    scripted.use(on_enter=[-getattr(errno, name)], late=True)
+    with made_loop() as loop:
+        pipe.put()
+        loop.io(pipe.r, "r", lambda watcher, events: watcher.destroy(), edge=True)
+        start = time.monotonic()
+        assert loop.run_once(BOUND) == 1
+        assert time.monotonic() - start < BOUND / 2
         assert scripted.left() == 0
 
 

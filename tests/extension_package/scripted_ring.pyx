@@ -14,6 +14,7 @@ cdef struct script:
     int position
 
 cdef script opens, enables, enters
+cdef bint is_late = False
 cdef uint32_t opened[SCRIPT_MAX][2]  # the sizes that were asked for
 cdef int opened_count = 0
 
@@ -41,6 +42,8 @@ cdef int scripted_enable(le_ring *ring) noexcept nogil:
 
 cdef int scripted_enter(le_ring *ring, uint32_t wait_nr, int64_t timeout_ns) noexcept nogil:
     cdef int result = next_result(&enters)
+    if is_late and result != THROUGH:
+        production_ops().enter(ring, 0, 0)
     return production_ops().enter(ring, wait_nr, timeout_ns) if result == THROUGH else result
 
 
@@ -65,9 +68,13 @@ cdef int write(script *lines, list results) except -1:
     return 0
 
 
-def use(*, on_open=(), on_enable=(), on_enter=(), abi=LE_RING_ABI):
-    """Rings opened from now on give these results first: 0, a negative errno, or None for what the kernel says."""
-    global opened_count
+def use(*, on_open=(), on_enable=(), on_enter=(), late=False, abi=LE_RING_ABI):
+    """Rings opened from now on give these results first: 0, a negative errno, or None for what the kernel says.
+
+    late: those of on_enter come when the kernel has done, without a wait, what it was asked for.
+    """
+    global opened_count, is_late
+    is_late = late
     write(&opens, list(on_open))
     write(&enables, list(on_enable))
     write(&enters, list(on_enter))
