@@ -9,7 +9,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport EBADF, EINTR, ENOENT, ETIMEDOUT
+from libc.errno cimport EAGAIN, EBADF, EINTR, ENOENT, ETIMEDOUT
 from libc.stdint cimport int64_t, uint32_t
 from linux_event.arguments cimport callable_argument, fd_argument, seconds_to_ns
 from linux_event.core cimport (
@@ -391,7 +391,8 @@ cdef int conclude(Operation self) except -1:
 cdef object failure(Operation self, int number):
     if number == ENOENT and self.core.sqe.opcode == IORING_OP_ASYNC_CANCEL:
         number = ECANCELED  # le_operation_break() was here
-    if self.core.flags & LE_OPERATION_TIMED_OUT and number in (ECANCELED, EINTR):
+    # EAGAIN: the cancellation has met the request on its way to a thread of the kernel, where the fd does not block.
+    if self.core.flags & LE_OPERATION_TIMED_OUT and number in (ECANCELED, EINTR, EAGAIN):
         return os_error(self, TimeoutError, ETIMEDOUT, f"{self.kind.name.decode()} was not done within its timeout")
     if self.core.flags & LE_OPERATION_CHAINED and number == ECANCELED:
         from linux_event.cancellation import ChainCancelledError

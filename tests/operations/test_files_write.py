@@ -168,6 +168,7 @@ def test_write_beyond_the_file_size_limit(tmp_path):
             operation = loop.write(fd, b"x", 0)
             loop.run(60)
             print(operation.result())
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         """,
         tmp_path / "file",
     ).check("27\n4096 4096\n27\n1")
