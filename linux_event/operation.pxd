@@ -13,7 +13,7 @@ cdef struct operation_kind:
     le_watcher_class dispatch  # how the loop calls it: operation_request() fills it
     const char *name           # of the method that starts it
     bint is_composite          # more than one request, or one that is answered many times: not for chains
-    bint is_lenient            # the kernel goes on with a chain when it has failed: the loop sees to it that it does not
+    bint is_lenient            # the kernel would go on with a chain when it has failed: the loop sees to it
     # Make what the callback gets of core.result, which is not negative. May raise: then the operation has failed.
     object (*result)(Operation operation)
     # Nobody will get the result, which is not negative: close the fd that it is. May be NULL.
@@ -37,8 +37,8 @@ cdef class Operation:
     cdef object kept          # what the fd belongs to, until the kernel is done
     cdef object memory        # what the kernel works on, until it is done: a path, bytes to read into
     cdef Py_buffer view       # the user's buffer, until the kernel is done
-# Fill `request` and `dispatch` of a kind in the ordinary way: one request, answered once.
-cdef int kind_begin(operation_kind *kind, const char *name) except -1
+
+cdef int kind_begin(operation_kind *kind, const char *name) except -1  # in the ordinary way: one request, answered once
 # The start of every method: checks the loop and the callbacks, and notes what the operation works on.
 cdef int operation_begin(Operation self, const operation_kind *kind, object loop, object callback, object on_success,
                          object on_error, object where) except -1

@@ -11,16 +11,10 @@ from pathlib import Path
 
 import pytest
 from _fault import run_script
+from _moving import Calls
 from _support import finish, made_loop, open_fds, run_until, scaled
 
 DATA = random.Random(4).randbytes(9 << 20)
-
-
-class Calls(list):
-    """A callback of the first form, and what it got."""
-
-    def __call__(self, result, error):
-        self.append((result, error))
 
 
 def copy(loop, source, target, **keywords):
@@ -400,7 +394,7 @@ def test_cancelled_at_random(place):
         assert open_fds() == before
 
 
-@pytest.mark.parametrize("entries", [8, 256])
+@pytest.mark.parametrize("entries", [1, 8, 256])
 def test_hundreds_at_once(place, entries):
     count = scaled(200, 50)
     for number in range(count):
