@@ -8,17 +8,27 @@
  * position of the file would not do: the kernel leaves it behind where a read or write is cut short by an error, and what
  * follows would be read, or written, in the wrong place. So the second read cannot be part of the chain.
  *
- * Nothing is believed about the size: files grow and shrink meanwhile, and many tell none. Memory for what does not fit into
- * the buffer grows by factors, which costs little: pages that were never written to do not exist.
+ * Nothing is believed about the size: files grow and shrink meanwhile, and many tell none. Where the buffer is too small the
+ * size is asked for all the same, but only to reserve memory, since memory of the right size is far cheaper than memory that
+ * grows and shrinks. A direct descriptor cannot be asked: the path is, if that takes no waiting. Beyond that memory grows by
+ * factors.
  *
  * io_uring opens a FIFO that nobody writes to at once, and a read says that it is at its end. open(2) would have waited. So
  * before a file is taken for empty, it is polled: a FIFO becomes readable when a writer has come, all other files are. */
 #ifndef LE_READ_FILE_H
 #define LE_READ_FILE_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* O_PATH, statx() */
+#endif
+
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <poll.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "le_outcome.h"
 
@@ -28,6 +38,8 @@
 #define LE_READ_GROWTH 4u
 #define LE_READ_GROWN_FIRST (1u << 17)
 #define LE_READ_GROWN_STEP (1u << 28)
+/* Files that say that they are longer (those of memory, in /proc) are not believed at all. */
+#define LE_READ_SIZE_MAX (1ull << 40)
 
 enum le_read_step { LE_READ_OPEN = 0, LE_READ_DATA, LE_READ_POLL, LE_READ_CLOSE };
 
@@ -135,8 +147,46 @@ static inline enum le_op_verdict le_read_end(struct le_loop *loop, struct le_rea
     return LE_OP_END;
 }
 
+/* What the file says of its size, or 0. */
+static inline uint64_t le_read_size(struct le_loop *loop, const struct le_read_file *file)
+{
+    struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_CACHED};
+    struct statx status = {0};
+    int fd = file->fd;
+    if (file->is_direct)
+        fd = (int)syscall(SYS_openat2, AT_FDCWD, file->path, &how, sizeof how);
+    if (fd >= 0 && statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE, &status))
+        status.stx_size = 0;
+    if (fd >= 0 && file->is_direct)
+        close(fd);
+    loop->other_syscalls += file->is_direct ? 3 : 1;
+    return status.stx_size;
+}
+
+static inline int le_read_grow_to(struct le_read_file *file, uint64_t capacity)
+{
+    char *memory = file->host->grow(file, capacity);
+    if (memory) {
+        file->memory = memory;
+        file->capacity = capacity;
+    }
+    return memory != NULL;
+}
+
+/* Make room for more than `used` bytes. Returns whether there is memory. */
+static inline int le_read_grow(struct le_loop *loop, struct le_read_file *file)
+{
+    uint64_t more = file->capacity * (LE_READ_GROWTH - 1);
+    uint64_t capacity = file->capacity + (more < LE_READ_GROWN_STEP ? more : LE_READ_GROWN_STEP);
+    uint64_t size = file->grown ? 0 : le_read_size(loop, file);
+    /* One byte more than it says, for the read that finds the end. */
+    if (size >= file->used && size < LE_READ_SIZE_MAX && le_read_grow_to(file, size + 1))
+        return 1;
+    return le_read_grow_to(file, capacity < LE_READ_GROWN_FIRST ? LE_READ_GROWN_FIRST : capacity);
+}
+
 /* The file is open, and what has been read so far is in `used` or `error`: say what comes next. */
-static inline enum le_op_verdict le_read_go_on(struct le_read_file *file, int is_at_end)
+static inline enum le_op_verdict le_read_go_on(struct le_loop *loop, struct le_read_file *file, int is_at_end)
 {
     file->step = LE_READ_CLOSE;
     if (le_operation_is_unwanted(file->operation)) {
@@ -146,18 +196,9 @@ static inline enum le_op_verdict le_read_go_on(struct le_read_file *file, int is
             file->step = LE_READ_POLL;
     } else if (!file->error) {
         file->step = LE_READ_DATA;
-        if (file->used == file->capacity) {
-            uint64_t more = file->capacity * (LE_READ_GROWTH - 1);
-            uint64_t capacity = file->capacity + (more < LE_READ_GROWN_STEP ? more : LE_READ_GROWN_STEP);
-            capacity = capacity < LE_READ_GROWN_FIRST ? LE_READ_GROWN_FIRST : capacity;
-            char *memory = file->host->grow(file, capacity);
-            if (memory) {
-                file->memory = memory;
-                file->capacity = capacity;
-            } else {
-                file->error = -ENOMEM;
-                file->step = LE_READ_CLOSE;
-            }
+        if (file->used == file->capacity && !le_read_grow(loop, file)) {
+            file->error = -ENOMEM;
+            file->step = LE_READ_CLOSE;
         }
     }
     return LE_OP_AGAIN;
@@ -173,16 +214,16 @@ static inline enum le_op_verdict le_read_on_step(struct le_loop *loop, struct le
             return LE_OP_AGAIN;
         if (!file->is_direct)
             file->fd = result;
-        return le_read_go_on(file, 0);
+        return le_read_go_on(loop, file, 0);
     case LE_READ_DATA:
         if (result > 0)
             file->used += (uint32_t)result;
         else if (result != -EINTR)
             file->error = result;
-        return le_read_go_on(file, result == 0);
+        return le_read_go_on(loop, file, result == 0);
     case LE_READ_POLL:
         file->is_polled = 1;
-        return le_read_go_on(file, 0);
+        return le_read_go_on(loop, file, 0);
     default:
         file->fd = -1;
         return le_read_end(loop, file, file->error ? file->error : (int64_t)file->used);

@@ -557,6 +557,16 @@ def test_one_small_file_is_four_requests(direct, tmp_path):
     assert after.syscalls - before.syscalls <= 8
 
 
+def test_memory_is_made_for_the_size(direct, tmp_path):
+    """A large file takes no more requests than there are portions; what it says is no more than a hint."""
+    (tmp_path / "file").write_bytes(bytes(3 * PORTION))
+    outcome_of(direct, direct.read_file, tmp_path / "file")
+    before = direct.statistics().submissions
+    outcome_of(direct, direct.read_file, tmp_path / "file")
+    # Open, the buffer, three portions and a rest, the end, close.
+    assert direct.statistics().submissions - before <= 7
+
+
 def test_inside_another_event_loop(loop, tmp_path):
     (tmp_path / "file").write_bytes(bytes(100_000))
     outcome = Outcome()
