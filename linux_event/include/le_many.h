@@ -18,7 +18,7 @@
 #define LE_MANY_H
 
 #include <errno.h>
-#include <poll.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -224,7 +224,7 @@ static inline void le_many_prep(struct le_op *op, struct le_many *many, struct i
 static inline void le_many_prep_hangup(struct le_op *op, struct io_uring_sqe *sqe)
 {
     struct le_many *many = LE_CONTAINER(op, struct le_many, hangup);
-    io_uring_prep_poll_add(sqe, LE_OPERATION_OF_OP(many->op)->sqe.fd, POLLRDHUP); /* errors are always told */
+    io_uring_prep_poll_add(sqe, LE_OPERATION_OF_OP(many->op)->sqe.fd, EPOLLRDHUP); /* errors are always told */
 }
 
 static inline enum le_op_verdict le_many_on_hangup(struct le_loop *loop, struct le_op *op, int32_t result, uint32_t flags)
