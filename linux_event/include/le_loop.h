@@ -5,6 +5,7 @@
 #ifndef LE_LOOP_H
 #define LE_LOOP_H
 
+#include <errno.h>
 #include <stdint.h>
 
 #include "le_clock.h"
@@ -65,6 +66,7 @@ struct le_loop {
     uint32_t chain_length;
     uint8_t is_reordered; /* a collected watcher has changed its lane */
     uint8_t is_signalled; /* the pipe of the Python signals has been written to */
+    uint8_t is_cancel_missed; /* a cancellation has found nothing: see le_loop_recancel() */
     uint8_t is_embedded; /* fileno() was called: another event loop waits for this one */
 };
 _Static_assert(offsetof(struct le_loop, ring) == 0, "le_loop begins with its ring");
@@ -111,6 +113,7 @@ static inline int le_op_start(struct le_loop *loop, struct le_op *op)
     switch (op->state) {
     case LE_OP_IDLE:
         op->restart = 0;
+        op->missed = 0;
         le_op_move(op, LE_OP_QUEUED, &loop->to_arm);
         ++*le_op_counter(loop, op);
         return 1;
@@ -182,6 +185,26 @@ static inline void le_op_complete(struct le_loop *loop, struct le_op *op, int32_
         le_op_move(op, LE_OP_FINISHED, &loop->finished);
 }
 
+/* A cancellation has found nothing. Most often the request has just ended. But between two attempts at it, when a poll has
+ * woken it and the kernel has put the next attempt off, or hands it to a thread, a request is in none of the places where
+ * the kernel looks for it, and goes on as if nothing had been asked: then ask again. What the kernel cannot cancel at all is
+ * not found either (a read of a disk), so there is an end to it. */
+static inline void le_loop_recancel(struct le_loop *loop)
+{
+    struct le_link *next;
+    loop->is_cancel_missed = 0;
+    if (!loop->cancelling)
+        return;
+    for (struct le_link *link = loop->in_flight.next; link != &loop->in_flight; link = next) {
+        struct le_op *op = LE_OP_OF_LINK(link);
+        next = link->next;
+        if (op->state == LE_OP_CANCELLING && op->missed < LE_OP_MISSED_MAX) {
+            op->missed++;
+            le_op_move(op, LE_OP_CANCEL_QUEUED, &loop->to_cancel);
+        }
+    }
+}
+
 /* Let what completions have queued go with the coming submission. A poll that a full completion queue has ended completes
  * as soon as it is armed: armed anew by the same enter it would go round for ever, and callbacks would never get their turn. */
 static inline void le_loop_take_rearmed(struct le_loop *loop)
@@ -189,6 +212,8 @@ static inline void le_loop_take_rearmed(struct le_loop *loop)
     struct le_link *link;
     while ((link = le_list_pop(&loop->to_rearm)))
         le_list_push(&loop->to_arm, link);
+    if (LE_UNLIKELY(loop->is_cancel_missed))
+        le_loop_recancel(loop);
 }
 
 /* How many requests, from this one on, have to be submitted together. */
@@ -234,7 +259,7 @@ static inline int le_loop_has_queued(const struct le_loop *loop)
 {
     const struct io_uring_sq *sq = &loop->ring.uring.sq;
     return !le_list_is_empty(&loop->to_arm) || !le_list_is_empty(&loop->to_rearm) ||
-           !le_list_is_empty(&loop->to_cancel) || sq->sqe_tail != io_uring_smp_load_acquire(sq->khead);
+           !le_list_is_empty(&loop->to_cancel) || loop->is_cancel_missed || sq->sqe_tail != io_uring_smp_load_acquire(sq->khead);
 }
 
 /* Whether there is a reason to enter the kernel that cannot be seen from the completion queue alone. */
@@ -263,8 +288,10 @@ static inline void le_loop_reap(struct le_loop *loop)
         for (uint32_t i = 0; i < ready; i++) {
             const struct io_uring_cqe *cqe = &uring->cq.cqes[(head + i) & uring->cq.ring_mask];
             struct le_op *op = (struct le_op *)(uintptr_t)cqe->user_data;
-            if (op) /* cancellations that found nothing to cancel carry no request */
+            if (op)
                 le_op_complete(loop, op, cqe->res, cqe->flags);
+            else if (cqe->res == -ENOENT) /* cancellations carry no request, and complete only where they fail */
+                loop->is_cancel_missed = 1;
         }
         io_uring_cq_advance(uring, ready);
         loop->completions += ready;
