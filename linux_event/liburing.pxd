@@ -1,6 +1,7 @@
 # liburing.pxd: what the package uses of liburing and of the kernel's header for io_uring.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from linux_event.linux cimport msghdr, sockaddr, socklen_t
 
 cdef extern from "le_compat.h" nogil:
     struct io_uring_sqe:
@@ -11,6 +12,7 @@ cdef extern from "le_compat.h" nogil:
         uint64_t off
         uint64_t addr
         uint32_t len
+        uint32_t msg_flags
         uint64_t user_data
 
     struct io_uring_params:
@@ -51,6 +53,10 @@ cdef extern from "le_compat.h" nogil:
         IOSQE_IO_LINK
         IOSQE_CQE_SKIP_SUCCESS
         IORING_FSYNC_DATASYNC
+        IORING_OP_SEND
+        IORING_OP_SEND_ZC
+        IORING_CQE_F_MORE
+        IORING_CQE_F_NOTIF
         LE_REGISTER_ENABLE_RINGS
 
     struct io_uring_getevents_arg:
@@ -78,3 +84,11 @@ cdef extern from "le_compat.h" nogil:
     void io_uring_prep_write(io_uring_sqe *sqe, int fd, const void *buffer, unsigned count, uint64_t offset)
     void io_uring_prep_fsync(io_uring_sqe *sqe, int fd, unsigned flags)
     void io_uring_prep_fallocate(io_uring_sqe *sqe, int fd, int mode, int64_t offset, int64_t length)
+    void io_uring_prep_accept(io_uring_sqe *sqe, int fd, sockaddr *address, socklen_t *length, int flags)
+    void io_uring_prep_connect(io_uring_sqe *sqe, int fd, const sockaddr *address, socklen_t length)
+    void io_uring_prep_recv(io_uring_sqe *sqe, int fd, void *buffer, size_t size, int flags)
+    void io_uring_prep_send(io_uring_sqe *sqe, int fd, const void *buffer, size_t size, int flags)
+    void io_uring_prep_send_zc(io_uring_sqe *sqe, int fd, const void *buffer, size_t size, int flags, unsigned zc_flags)
+    void io_uring_prep_recvmsg(io_uring_sqe *sqe, int fd, msghdr *message, unsigned flags)
+    void io_uring_prep_sendmsg(io_uring_sqe *sqe, int fd, const msghdr *message, unsigned flags)
+    void io_uring_prep_shutdown(io_uring_sqe *sqe, int fd, int how)

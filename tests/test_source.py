@@ -27,11 +27,12 @@ PYTHON = sorted(PACKAGE.rglob("*.py"))
 
 # The layers, low to high: a module imports only from the rows above its own.
 LAYERS = (
-    ("liburing", "linux"),
+    ("linux",),
+    ("liburing",),
     ("core",),
     ("cancellation", "diagnosis", "errors", "events", "statistics", "views"),
     ("arguments", "interrupts", "ring", "threads"),
-    ("requests",),
+    ("address", "requests"),
     ("engine",),
     ("embedding",),
     ("loop",),
@@ -40,7 +41,7 @@ LAYERS = (
     ("watchers",),
     ("operation",),
     ("chain",),
-    ("operations.files",),
+    ("operations.files", "operations.messages", "operations.sockets"),
     ("operations",),
     ("",),  # the package itself: names of the layers below
     ("demo_peers", "report"),
