@@ -480,6 +480,13 @@ cdef extern from "le_transfer.h" nogil:
     le_op_verdict le_fill_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
     bint le_fill_start(le_loop *loop, le_transfer *transfer, le_link *list)
 
+cdef extern from "le_retry.h" nogil:
+    struct le_retry:
+        pass
+    void le_retry_init(le_operation *operation, le_retry *retry, bint can_poll)
+    le_op_verdict le_retry_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
+    le_op_verdict le_retry_on_part(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
+
 cdef extern from "le_wakers.h" nogil:
     struct le_deadline:
         le_op op

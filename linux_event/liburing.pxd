@@ -1,6 +1,7 @@
 # liburing.pxd: what the package uses of liburing and of the kernel's header for io_uring.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from linux_event.linux cimport msghdr, sockaddr, socklen_t
 
 cdef extern from "le_compat.h" nogil:
     struct io_uring_sqe:
@@ -12,6 +13,7 @@ cdef extern from "le_compat.h" nogil:
         uint64_t addr
         uint32_t len
         uint32_t rw_flags
+        uint32_t msg_flags
         uint64_t user_data
         uint16_t buf_index
         int32_t splice_fd_in
@@ -61,6 +63,10 @@ cdef extern from "le_compat.h" nogil:
         IORING_UNREGISTER_PBUF_RING
         IORING_REGISTER_FILES2
         IORING_RSRC_REGISTER_SPARSE
+        IORING_OP_SEND
+        IORING_OP_SEND_ZC
+        IORING_CQE_F_MORE
+        IORING_CQE_F_NOTIF
         LE_REGISTER_ENABLE_RINGS
 
     struct io_uring_rsrc_register:
@@ -108,3 +114,11 @@ cdef extern from "le_compat.h" nogil:
     void io_uring_prep_splice(io_uring_sqe *sqe, int fd_in, int64_t offset_in, int fd_out, int64_t offset_out, unsigned count,
                               unsigned flags)
     void le_prep_ftruncate(io_uring_sqe *sqe, int fd, int64_t length)
+    void io_uring_prep_accept(io_uring_sqe *sqe, int fd, sockaddr *address, socklen_t *length, int flags)
+    void io_uring_prep_connect(io_uring_sqe *sqe, int fd, const sockaddr *address, socklen_t length)
+    void io_uring_prep_recv(io_uring_sqe *sqe, int fd, void *buffer, size_t size, int flags)
+    void io_uring_prep_send(io_uring_sqe *sqe, int fd, const void *buffer, size_t size, int flags)
+    void io_uring_prep_send_zc(io_uring_sqe *sqe, int fd, const void *buffer, size_t size, int flags, unsigned zc_flags)
+    void io_uring_prep_recvmsg(io_uring_sqe *sqe, int fd, msghdr *message, unsigned flags)
+    void io_uring_prep_sendmsg(io_uring_sqe *sqe, int fd, const msghdr *message, unsigned flags)
+    void io_uring_prep_shutdown(io_uring_sqe *sqe, int fd, int how)

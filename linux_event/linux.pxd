@@ -6,6 +6,10 @@ from posix.types cimport pid_t
 cdef extern from "<errno.h>" nogil:
     enum:
         ECANCELED
+        EMSGSIZE
+        ENAMETOOLONG
+        ENOBUFS
+        EOPNOTSUPP
 
 cdef extern from "<poll.h>" nogil:
     enum:
@@ -20,6 +24,95 @@ cdef extern from "<sys/eventfd.h>" nogil:
     ctypedef uint64_t eventfd_t
     int eventfd_read(int fd, eventfd_t *value)
     int eventfd_write(int fd, eventfd_t value)
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        AF_INET
+        AF_INET6
+        AF_NETLINK
+        AF_UNIX
+        AF_VSOCK
+        IOV_MAX "1024"  # UIO_MAXIOV of the kernel: <limits.h> has it only where some macros are defined
+        MSG_CMSG_CLOEXEC
+        MSG_DONTWAIT
+        MSG_NOSIGNAL
+        MSG_WAITALL
+        MSG_ZEROCOPY
+        SCM_RIGHTS
+        SHUT_RD
+        SHUT_RDWR
+        SOCK_CLOEXEC
+        SOCK_STREAM
+        SOCK_DGRAM
+        SOL_SOCKET
+        SO_DOMAIN
+        SO_TYPE
+    ctypedef unsigned socklen_t
+    struct sockaddr:
+        unsigned short sa_family
+    struct sockaddr_storage:
+        unsigned short ss_family
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    struct msghdr:
+        void *msg_name
+        socklen_t msg_namelen
+        iovec *msg_iov
+        size_t msg_iovlen
+        void *msg_control
+        size_t msg_controllen
+        int msg_flags
+    struct cmsghdr:
+        size_t cmsg_len
+        int cmsg_level
+        int cmsg_type
+    cmsghdr *CMSG_FIRSTHDR(msghdr *message)
+    cmsghdr *CMSG_NXTHDR(msghdr *message, cmsghdr *header)
+    unsigned char *CMSG_DATA(cmsghdr *header)
+    size_t CMSG_SPACE(size_t size)
+    size_t CMSG_LEN(size_t size)
+    int getsockopt(int fd, int level, int name, void *value, socklen_t *length)
+
+cdef extern from "<arpa/inet.h>" nogil:
+    enum:
+        INET6_ADDRSTRLEN
+        INADDR_BROADCAST
+    struct in_addr:
+        uint32_t s_addr
+    struct in6_addr:
+        pass
+    struct sockaddr_in:
+        uint16_t sin_port
+        in_addr sin_addr
+    struct sockaddr_in6:
+        uint16_t sin6_port
+        uint32_t sin6_flowinfo
+        in6_addr sin6_addr
+        uint32_t sin6_scope_id
+    uint16_t htons(uint16_t value)
+    uint16_t ntohs(uint16_t value)
+    uint32_t htonl(uint32_t value)
+    uint32_t ntohl(uint32_t value)
+    int inet_pton(int family, const char *text, void *address)
+    const char *inet_ntop(int family, const void *address, char *text, socklen_t size)
+
+cdef extern from "<net/if.h>" nogil:
+    unsigned if_nametoindex(const char *name)
+
+cdef extern from "<sys/un.h>" nogil:
+    struct sockaddr_un:
+        char sun_path[108]
+
+cdef extern from "<linux/netlink.h>" nogil:
+    struct sockaddr_nl:
+        uint32_t nl_pid
+        uint32_t nl_groups
+
+cdef extern from "<linux/vm_sockets.h>" nogil:
+    struct sockaddr_vm:
+        unsigned svm_cid
+        unsigned svm_port
 
 cdef extern from "<sys/stat.h>" nogil:
     struct stat:
@@ -58,14 +151,6 @@ cdef extern from "<sys/stat.h>" nogil:
 
 cdef extern from "<sys/sysmacros.h>" nogil:
     uint64_t makedev(unsigned major, unsigned minor)
-
-cdef extern from "<sys/socket.h>" nogil:
-    enum:
-        SOCK_DGRAM
-        SOL_SOCKET
-        SO_TYPE
-    ctypedef unsigned socklen_t
-    int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
 
 cdef extern from "<sys/syscall.h>" nogil:
     enum:

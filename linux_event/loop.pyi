@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from os import stat_result
 from socket import socket
 from types import TracebackType
@@ -23,6 +23,10 @@ from .watchers.timer import Periodic, Timer
 _Args = TypeVarTuple("_Args")
 _Int: TypeAlias = SupportsIndex
 _Seconds: TypeAlias = float | SupportsIndex | None
+_Address: TypeAlias = tuple[Any, ...] | StrOrBytesPath
+_Accepted: TypeAlias = tuple[socket, Any]
+_From: TypeAlias = tuple[bytes, Any]
+_Message: TypeAlias = tuple[bytes, list[tuple[int, int, bytes]], int, Any]
 
 class Loop(Engine):
     def __init__(
@@ -230,4 +234,27 @@ class Loop(Engine):
                  on_success: _Success[int] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[int]: ...
     def copy_file(self, source: StrOrBytesPath, target: StrOrBytesPath, callback: _Both[int] = None, *,
                   on_success: _Success[int] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[int]: ...
+    def accept(self, sock: FileDescriptorLike, callback: _Both[_Accepted] = None, *, on_success: _Success[_Accepted] = None,
+               on_error: _Failure = None, timeout: _Seconds = None) -> Operation[_Accepted]: ...
+    def connect(self, sock: FileDescriptorLike, address: _Address, callback: _Both[None] = None, *,
+                on_success: _Success[None] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[None]: ...
+    def recv(self, sock: FileDescriptorLike, size: _Int, callback: _Both[bytes] = None, *,
+             on_success: _Success[bytes] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[bytes]: ...
+    def recv_into(self, sock: FileDescriptorLike, buffer: WriteableBuffer, callback: _Both[int] = None, *,
+                  on_success: _Success[int] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[int]: ...
+    def send(self, sock: FileDescriptorLike, data: ReadableBuffer, callback: _Both[int] = None, *, zero_copy: bool = False,
+             on_success: _Success[int] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[int]: ...
+    def recvfrom(self, sock: FileDescriptorLike, size: _Int, callback: _Both[_From] = None, *,
+                 on_success: _Success[_From] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[_From]: ...
+    def sendto(self, sock: FileDescriptorLike, data: ReadableBuffer, address: _Address, callback: _Both[int] = None, *,
+               on_success: _Success[int] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[int]: ...
+    def sendmsg(self, sock: FileDescriptorLike, buffers: Iterable[ReadableBuffer],
+                ancdata: Iterable[tuple[int, int, ReadableBuffer]] = (), flags: _Int = 0, address: _Address | None = None,
+                callback: _Both[int] = None, *,
+                on_success: _Success[int] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[int]: ...
+    def recvmsg(self, sock: FileDescriptorLike, size: _Int, ancsize: _Int = 0, callback: _Both[_Message] = None, *,
+                on_success: _Success[_Message] = None, on_error: _Failure = None,
+                timeout: _Seconds = None) -> Operation[_Message]: ...
+    def shutdown(self, sock: FileDescriptorLike, how: _Int, callback: _Both[None] = None, *,
+                 on_success: _Success[None] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[None]: ...
     # fmt: on

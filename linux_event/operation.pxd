@@ -1,7 +1,6 @@
 # operation.pxd: the base of all kinds of operations; frozen, because extensions of other packages derive from it.
-
 from cpython.buffer cimport Py_buffer
-from libc.stdint cimport int64_t
+from cpython.object cimport PyObject
 from linux_event.core cimport le_op_class, le_operation, le_watcher_class
 from linux_event.engine cimport Engine
 
@@ -18,8 +17,7 @@ cdef struct operation_kind:
     object (*result)(Operation operation)
     # Nobody will get the result, which is not negative: close the fd that it is. May be NULL.
     int (*dispose)(Operation operation) except -1
-    # Ask the kernel to end it. NULL: what core.op has asked for is cancelled.
-    int (*abort)(Operation operation) except -1
+    int (*abort)(Operation operation) except -1  # ask the kernel to end it; NULL: what core.op has asked for is cancelled
     int (*release)(Operation operation) except -1  # right before the callbacks, however it has ended. May be NULL
 
 cdef class Operation:
@@ -45,6 +43,8 @@ cdef int operation_begin(Operation self, const operation_kind *kind, object loop
 # Operation.__new__ and operation_begin in one, for kinds without fields of their own.
 cdef Operation operation_new(const operation_kind *kind, object loop, object callback, object on_success, object on_error,
                              object where)
+# Before the start: a kind that is known only when the arguments are.
+cdef void operation_kind_set(Operation self, const operation_kind *kind) noexcept
 # The end of every method: core.sqe is filled, the request goes with the next submission.
 cdef object operation_start(Operation self, object timeout)
 # Its first part, for kinds with requests of their own: the loop has a reference now.
@@ -57,6 +57,8 @@ cdef const char *operation_path(Operation self, object path) except NULL
 cdef char *operation_bytes(Operation self, Py_ssize_t size) except NULL
 # Take the user's buffer; it is released when the operation is done.
 cdef int operation_buffer(Operation self, object buffer, bint is_written_to) except -1
+# What core.result is, most often. bytes_cut() takes over the reference, which has to be the only one.
 cdef object result_none(Operation self)
 cdef object result_count(Operation self)
 cdef object result_bytes(Operation self)
+cdef object bytes_cut(PyObject *data, Py_ssize_t size)

@@ -194,15 +194,19 @@ cdef int operation_begin(Operation self, const operation_kind *kind, object loop
         callable_argument(on_success, "on_success")
     if on_error is not None:
         callable_argument(on_error, "on_error")
-    self.core.head.cls = &kind.dispatch
-    self.core.op.cls = &kind.request
-    self.kind = kind
+    operation_kind_set(self, kind)
     self.owner = loop
     self.function = callback
     self.succeeded = on_success
     self.failed = on_error
     self.where = where
     return 0
+
+
+cdef void operation_kind_set(Operation self, const operation_kind *kind) noexcept:
+    self.core.head.cls = &kind.dispatch
+    self.core.op.cls = &kind.request
+    self.kind = kind
 
 
 cdef int operation_enter(Operation self, object timeout) except -1:
@@ -283,20 +287,21 @@ cdef object result_count(Operation self):
 
 cdef object result_bytes(Operation self):
     """The bytes object that the kernel has read into, cut to what it has read."""
-    cdef Py_ssize_t size = self.core.result
-    cdef PyObject *data
-    if size == 0:
-        return b""
-    if size < len(<bytes>self.memory) // 2:
-        return PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.memory), size)  # the large block goes back whole
-    # To be resized an object must have no other reference than the one at hand.
-    data = <PyObject *>self.memory
+    cdef PyObject *data = <PyObject *>self.memory
     Py_INCREF(<object>data)
     self.memory = None
-    if size < len(<bytes>data):
-        _PyBytes_Resize(&data, size)
-    result = <object>data
-    Py_DECREF(result)
+    return bytes_cut(data, <Py_ssize_t>self.core.result)
+
+
+cdef object bytes_cut(PyObject *data, Py_ssize_t size):
+    cdef object result
+    if size >= len(<bytes>data) // 2 and size > 0:
+        if size < len(<bytes>data):
+            _PyBytes_Resize(&data, size)  # which is why there may be no other reference
+        result = <object>data
+    else:
+        result = PyBytes_FromStringAndSize(PyBytes_AS_STRING(<bytes>data), size)  # the large block goes back whole
+    Py_DECREF(<object>data)
     return result
 
 

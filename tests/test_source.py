@@ -27,11 +27,12 @@ PYTHON = sorted(PACKAGE.rglob("*.py"))
 
 # The layers, low to high: a module imports only from the rows above its own.
 LAYERS = (
-    ("liburing", "linux"),
+    ("linux",),
+    ("liburing",),
     ("core",),
     ("cancellation", "diagnosis", "errors", "events", "features", "statistics", "views"),
     ("arguments", "interrupts", "ring", "threads"),
-    ("requests",),
+    ("address", "requests"),
     ("engine",),
     ("embedding",),
     ("loop",),
@@ -46,7 +47,7 @@ LAYERS = (
     ("raw.registered",),
     ("raw.control", "raw.data", "raw.paths", "raw.sockets", "raw.waits"),
     ("raw",),
-    ("operations.files", "operations.many", "operations.moving", "operations.paths"),
+    ("operations.files", "operations.many", "operations.messages", "operations.moving", "operations.paths", "operations.sockets"),
     ("operations.read_file", "operations.write_file"),
     ("operations.copies",),
     ("operations",),

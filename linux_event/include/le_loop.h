@@ -82,6 +82,7 @@ struct le_loop {
     uint16_t next_group;  /* number to try for the next pool of buffers */
     uint8_t is_reordered; /* a collected watcher has changed its lane */
     uint8_t is_signalled; /* the pipe of the Python signals has been written to */
+    uint8_t is_cancel_missed; /* a cancellation has found nothing: see le_loop_recancel() */
     uint8_t is_embedded; /* fileno() was called: another event loop waits for this one */
 };
 _Static_assert(offsetof(struct le_loop, ring) == 0, "le_loop begins with its ring");
@@ -131,6 +132,7 @@ static inline int le_op_start(struct le_loop *loop, struct le_op *op)
     switch (op->state) {
     case LE_OP_IDLE:
         op->restart = 0;
+        op->missed = 0;
         le_op_move(op, LE_OP_QUEUED, &loop->to_arm);
         ++*le_op_counter(loop, op);
         return 1;
@@ -209,6 +211,26 @@ static inline int le_op_complete(struct le_loop *loop, struct le_op *op, int32_t
     return 1;
 }
 
+/* A cancellation has found nothing. Most often the request has just ended. But between two attempts at it, when a poll has
+ * woken it and the kernel has put the next attempt off, or hands it to a thread, a request is in none of the places where
+ * the kernel looks for it, and goes on as if nothing had been asked: then ask again. What the kernel cannot cancel at all is
+ * not found either (a read of a disk), so there is an end to it. */
+static inline void le_loop_recancel(struct le_loop *loop)
+{
+    struct le_link *next;
+    loop->is_cancel_missed = 0;
+    if (!loop->cancelling)
+        return;
+    for (struct le_link *link = loop->in_flight.next; link != &loop->in_flight; link = next) {
+        struct le_op *op = LE_OP_OF_LINK(link);
+        next = link->next;
+        if (op->state == LE_OP_CANCELLING && op->missed < LE_OP_MISSED_MAX) {
+            op->missed++;
+            le_op_move(op, LE_OP_CANCEL_QUEUED, &loop->to_cancel);
+        }
+    }
+}
+
 /* Let what completions have queued go with the coming submission. A poll that a full completion queue has ended completes
  * as soon as it is armed: armed anew by the same enter it would go round for ever, and callbacks would never get their turn. */
 static inline void le_loop_take_rearmed(struct le_loop *loop)
@@ -216,6 +238,8 @@ static inline void le_loop_take_rearmed(struct le_loop *loop)
     struct le_link *link;
     while ((link = le_list_pop(&loop->to_rearm)))
         le_list_push(&loop->to_arm, link);
+    if (LE_UNLIKELY(loop->is_cancel_missed))
+        le_loop_recancel(loop);
 }
 
 /* How many requests, from this one on, have to be submitted together. */
@@ -228,8 +252,6 @@ static inline uint32_t le_op_chain_length(const struct le_loop *loop, const stru
     return length;
 }
 
-#define LE_CANCELLATION 1u /* in the user data of the cancellation of a chained request, beside its address */
-
 /* Fill submission entries for everything queued, as many as fit. Returns whether all of it did. */
 static inline int le_loop_fill(struct le_loop *loop)
 {
@@ -241,7 +263,7 @@ static inline int le_loop_fill(struct le_loop *loop)
         struct le_op *op = LE_CONTAINER(loop->to_cancel.next, struct le_op, link);
         io_uring_prep_cancel64(sqe, (uintptr_t)op, 0);
         sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
-        sqe->user_data = op->chained ? (uintptr_t)op | LE_CANCELLATION : 0;
+        sqe->user_data = 0;
         le_op_move(op, LE_OP_CANCELLING, &loop->in_flight);
     }
     /* The kernel ends a chain where a submission ends: there has to be room for all of it. */
@@ -264,7 +286,7 @@ static inline int le_loop_has_queued(const struct le_loop *loop)
 {
     const struct io_uring_sq *sq = &loop->ring.uring.sq;
     return !le_list_is_empty(&loop->to_arm) || !le_list_is_empty(&loop->to_rearm) ||
-           !le_list_is_empty(&loop->to_cancel) || sq->sqe_tail != io_uring_smp_load_acquire(sq->khead);
+           !le_list_is_empty(&loop->to_cancel) || loop->is_cancel_missed || sq->sqe_tail != io_uring_smp_load_acquire(sq->khead);
 }
 
 /* Whether requests that wait for a buffer could go on. */
@@ -304,17 +326,6 @@ static inline void le_loop_abandon(struct le_loop *loop)
     loop->cancelling = 0;
 }
 
-/* A cancellation has failed. What was to begin when another one of its chain had ended may begin a moment after the
- * completion of that one was seen: it is asked to end again if it is still there. */
-static inline void le_op_cancel_again(struct le_loop *loop, uint64_t address, int32_t result)
-{
-    struct le_link *link = loop->in_flight.next;
-    while (link != &loop->in_flight && (uintptr_t)LE_OP_OF_LINK(link) != address) /* it may have been freed */
-        link = link->next;
-    if (link != &loop->in_flight && LE_OP_OF_LINK(link)->state == LE_OP_CANCELLING && result == -ENOENT)
-        le_op_move(LE_OP_OF_LINK(link), LE_OP_CANCEL_QUEUED, &loop->to_cancel);
-}
-
 /* Read the completion queue until it is empty, or until there is no room for the next completion. Completions change requests
  * and put watchers into lanes; they run nothing. */
 static inline void le_loop_reap(struct le_loop *loop)
@@ -326,10 +337,10 @@ static inline void le_loop_reap(struct le_loop *loop)
         for (i = 0; i < ready; i++) {
             const struct io_uring_cqe *cqe = &uring->cq.cqes[(head + i) & uring->cq.ring_mask];
             struct le_op *op = (struct le_op *)(uintptr_t)cqe->user_data;
-            if ((uintptr_t)op & LE_CANCELLATION)
-                le_op_cancel_again(loop, (uintptr_t)op & ~(uintptr_t)LE_CANCELLATION, cqe->res);
-            else if (op && !le_op_complete(loop, op, cqe->res, cqe->flags))
-                break; /* other cancellations that found nothing to cancel carry no request */
+            if (op && !le_op_complete(loop, op, cqe->res, cqe->flags))
+                break;
+            if (!op && cqe->res == -ENOENT) /* cancellations carry no request, and complete only where they fail */
+                loop->is_cancel_missed = 1;
         }
         io_uring_cq_advance(uring, i);
         loop->completions += i;

@@ -53,11 +53,13 @@ struct le_op {
     uint8_t state;       /* enum le_op_state */
     uint8_t restart : 1; /* arm again once the cancellation is through */
     uint8_t linked : 1;  /* the next request in the list is submitted together with this one */
-    uint8_t chained : 1; /* begins after another one: until then the kernel does not find it to cancel it */
+    uint8_t missed : 6;  /* how many times its cancellation may have found nothing */
     uint16_t bits;       /* this and fd: for the use of the class */
     int32_t fd;
 };
 _Static_assert(sizeof(struct le_op) == 32, "le_op is part of the ABI of watcher kinds");
+
+#define LE_OP_MISSED_MAX 63 /* what fits into `missed` */
 
 #define LE_OP_OF_LINK(pointer) LE_CONTAINER(pointer, struct le_op, link)
 

@@ -41,10 +41,8 @@ static inline void le_chain_release(struct le_loop *loop, uint8_t link_flag)
     struct le_link *list = &loop->to_arm;
     while ((link = le_list_pop(&loop->chain))) {
         struct le_operation *operation = LE_OPERATION_OF_OP(LE_OP_OF_LINK(link));
-        if ((operation->leader = leader)) {
+        if ((operation->leader = leader))
             leader->follower = operation;
-            operation->op.chained = 1;
-        }
         leader = operation;
         le_list_push(list, link);
         if (le_list_is_empty(&loop->chain))

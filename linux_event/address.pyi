@@ -1,0 +1,6 @@
+from typing import Any
+
+from _typeshed import ReadableBuffer
+
+def pack(address: Any, family: int) -> bytes: ...
+def unpack(data: ReadableBuffer) -> Any: ...

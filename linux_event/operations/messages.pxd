@@ -1,0 +1,1 @@
+# messages.pxd: nothing of these operations is for other modules.

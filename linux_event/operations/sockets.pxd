@@ -1,0 +1,1 @@
+# sockets.pxd: nothing of these operations is for other modules.
