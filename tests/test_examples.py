@@ -19,8 +19,7 @@ from _fault import wait_until
 def test_all_examples_are_tested():
     source = "".join(path.read_text() for path in Path(__file__).parent.glob("test_example*.py"))
     names = sorted(path.name for path in EXAMPLES.glob("*.py"))
-    assert len(names) == 5
-    assert [name[:3] for name in names] == ["01_", "02_", "03_", "04_", "05_"]
+    assert len({name[:3] for name in names}) == len(names) >= 7
     for name in names:
         assert f'running("{name}"' in source
         docstring = (EXAMPLES / name).read_text().split('"""')[1]
