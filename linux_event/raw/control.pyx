@@ -1,7 +1,7 @@
 """Raw requests about requests: nothing, readiness, time, cancellation, messages between rings, buffers that are provided."""
 
 cimport cython
-from libc.stdint cimport INT32_MAX, INT32_MIN, UINT32_MAX, int64_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport INT32_MAX, UINT32_MAX, int64_t, uint32_t, uint64_t, uintptr_t
 from linux_event.arguments cimport callable_argument, flag_argument, integer_within, seconds_to_ns
 from linux_event.core cimport LE_LOOP_OPEN, LE_NS_PER_S, le_raw_drop_all, le_watcher_unpend
 from linux_event.liburing cimport IOSQE_FIXED_FILE, __kernel_timespec
@@ -44,8 +44,9 @@ def _nop(self, callback=None, *, flags=0):
         Never called within this method. For a request that is answered many times it is called each time, and the last time
         is the one without ``CQE_F_MORE``. None: ``Request.result()`` has ``res`` when it is done.
     :param flags: how the request is treated, an int, 0 or ``Ring.FIXED_FILE`` (the fd is the place of a direct descriptor, see
-        ``register_files``), ``IO_DRAIN``, ``IO_LINK``, ``IO_HARDLINK`` (the next request begins after this one), ``ASYNC``,
-        ``CQE_SKIP_SUCCESS`` (the callback hears of failures only).
+        ``register_files``), ``IO_LINK``, ``IO_HARDLINK`` (the next request begins after this one), ``ASYNC``, ``CQE_SKIP_SUCCESS`` (the
+        callback hears of failures only), ``IO_DRAIN`` (all requests before it have to end, which those of a loop do not: for a
+        ring that is used alone, and not after ``Request.cancel``).
     :returns: the ``Request``; ``res`` is 0.
     :raises NotImplementedError: the running kernel does not have the operation; the message names one that has.
     :raises ValueError, TypeError: an argument is out of range, or has a wrong type.
@@ -213,12 +214,11 @@ def _timeout_update(self, request, after, callback=None, *, timeout_flags=0, fla
     """
     cdef Request made = raw_new(self, callback, flags, None)
     cdef uint64_t target = raw_target(made, request)
-    cdef uint32_t how = integer_within(timeout_flags, "timeout_flags", 0, UINT32_MAX)
+    cdef uint32_t how = IORING_TIMEOUT_UPDATE | integer_within(timeout_flags, "timeout_flags", 0, UINT32_MAX)
     raw_fill(made, IORING_OP_TIMEOUT_REMOVE, -1, <void *><uintptr_t>target, 0, <uintptr_t>moment(made, after))
-    if isinstance(request, Request) and (<Request>request).core.sqe.opcode == IORING_OP_LINK_TIMEOUT:
-        made.core.sqe.rw_flags = how | IORING_LINK_TIMEOUT_UPDATE
-    else:
-        made.core.sqe.rw_flags = how | IORING_TIMEOUT_UPDATE
+    if (<Operation>request).core.sqe.opcode == IORING_OP_LINK_TIMEOUT:
+        how |= IORING_LINK_TIMEOUT_UPDATE
+    made.core.sqe.rw_flags = how
     return raw_start(made)
 
 
@@ -291,7 +291,7 @@ def _msg_ring(self, ring, value, callback=None, *, flags=0):
     """Send an int to another ring, of whatever thread: its ``on_message`` is called.
 
     :param ring: a ``Ring``, which has to have been used before: the ring of a loop that has run, or one that has submitted.
-    :param value: an int of 32 bits.
+    :param value: an int, 0 .. 2147483647.
     :param callback, flags: as for ``nop``.
     :returns: the ``Request``; ``res`` is 0 when the message stands in the other ring's queue, -EBADFD if that has not been used.
     :raises NotImplementedError, ValueError, TypeError, OSError, LoopClosedError, WrongThreadError: as for ``nop``;
@@ -306,7 +306,7 @@ def _msg_ring(self, ring, value, callback=None, *, flags=0):
         raise LoopClosedError(f"ring is closed: {ring!r}")
     hold(request, ring)
     raw_fill(request, IORING_OP_MSG_RING, (<Ring>ring).owner.core.ring.uring.ring_fd, NULL,
-             <uint32_t>integer_within(value, "value", INT32_MIN, INT32_MAX), message_address())
+             integer_within(value, "value", 0, INT32_MAX), message_address())
     request.core.sqe.rw_flags = IORING_MSG_RING_FLAGS_PASS
     request.core.sqe.file_index = IORING_CQE_F_MORE
     return raw_start(request)
