@@ -13,6 +13,7 @@ from linux_event import (
     IOWatcher,
     Loop,
     LoopClosedError,
+    Operation,
     Periodic,
     Signal,
     Statistics,
@@ -203,6 +204,15 @@ def every_watcher(watcher: Watcher, timer: Timer) -> None:
     watcher.ref = False
     with timer as entered:
         assert_type(entered, Timer)
+
+
+def whole_files(loop: Loop) -> None:
+    assert_type(loop.read_file("/etc/hostname"), Operation[bytes])
+    assert_type(
+        loop.read_file(b"/etc/hostname", lambda data, error: print(data and data.decode()), timeout=1), Operation[bytes]
+    )
+    assert_type(loop.write_file("file", bytearray(3), mode=0o600, append=True, sync=True), Operation[int])
+    loop.write_file("file", b"", atomic=True, on_success=lambda count: print(count + 1), on_error=lambda error: None)
 
 
 def events_and_errors(events: Events) -> None:
