@@ -78,6 +78,12 @@ cdef bint flag_argument(object value, str name) except -1:
 cdef int fd_argument(object value) except -1:
     """The fd of an int or of an object with fileno(); whether it is open is not asked."""
     cdef object number = value
+    cdef int overflow = 0
+    cdef long long direct
+    if type(value) is int:
+        direct = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if overflow == 0 and 0 <= direct <= INT32_MAX:
+            return direct
     if not PyLong_Check(value):
         fileno = getattr(value, "fileno", None)
         if callable(fileno):

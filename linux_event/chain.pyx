@@ -16,6 +16,10 @@ from linux_event.operation cimport Operation
 from linux_event.requests cimport loop_guard
 
 
+cdef inline Operation operation_of(le_link *link):
+    return <Operation>LE_WATCHER_OBJECT(&LE_OPERATION_OF_OP(LE_OP_OF_LINK(link)).head)
+
+
 @cython.final
 cdef class Chain:
     """What ``loop.link()`` returns, for a ``with`` statement: the operations started inside are one chain."""
@@ -23,6 +27,7 @@ cdef class Chain:
     cdef Engine owner
     cdef bint is_hard
     cdef bint is_entered
+    cdef bint is_open  # inside the with statement
     cdef readonly list operations
     """The operations of the chain, in their order, once the ``with`` statement has been left: a list of ``Operation``."""
 
@@ -35,27 +40,37 @@ cdef class Chain:
         loop_guard(self.owner)
         if self.owner.core.is_chaining:
             raise RuntimeError("a chain is being made already: chains cannot be nested")
-        self.is_entered = True
+        self.is_entered = self.is_open = True
         self.owner.core.is_chaining = True
         return self
 
     def __exit__(self, kind, error, traceback):
         cdef le_link *link
+        if not self.is_open:
+            raise RuntimeError("this chain is not being made: use link() in a with statement")
+        if self.owner.core.state == LE_LOOP_OPEN:
+            loop_guard(self.owner)
+        self.is_open = False
         if self.owner.core.state != LE_LOOP_OPEN:
             return  # closing it has cancelled them
-        link = self.owner.core.chain.next
-        while link != &self.owner.core.chain:
-            self.operations.append(<object>LE_WATCHER_OBJECT(&LE_OPERATION_OF_OP(LE_OP_OF_LINK(link)).head))
-            link = link.next
-        le_chain_release(&self.owner.core, IOSQE_IO_HARDLINK if self.is_hard else IOSQE_IO_LINK)
-        if error is not None:
+        is_whole = False
+        try:
+            link = self.owner.core.chain.next
+            while link != &self.owner.core.chain:
+                self.operations.append(operation_of(link))
+                link = link.next
+            is_whole = error is None
+        finally:
             # Half a chain is not what was meant. Nothing of it has reached the kernel.
-            for operation in self.operations:
-                (<Operation>operation).cancel()
+            link = self.owner.core.chain.next
+            while not is_whole and link != &self.owner.core.chain:
+                operation_of(link).cancel()
+                link = link.next
+            le_chain_release(&self.owner.core, IOSQE_IO_HARDLINK if self.is_hard else IOSQE_IO_LINK)
         loop_changed(self.owner)
 
     def __repr__(self):
-        return f"<{type(self).__name__} {'hard ' if self.is_hard else ''}operations={len(self.operations)}>"
+        return f"<{type(self).__name__} {'hard ' if self.is_hard else ''}operations={len(self.operations or ())}>"
 
 
 @cython.binding(True)
@@ -67,8 +82,9 @@ def _link(self, *, hard=False):
             loop.fsync(fd)
 
     They are submitted together. When one fails, those behind it are not begun: their callbacks get a CancelledError, which is
-    an OSError with ECANCELED too. A read or write that moves less than asked for counts as failed. Where an exception leaves
-    the ``with`` statement, nothing of the chain is begun.
+    an OSError with ECANCELED too. A read or write that moves less than asked for counts as failed. One that is cancelled, or
+    past its ``timeout``, before its turn ends when its turn has come. Where an exception leaves the ``with`` statement, nothing
+    of the chain is begun.
 
     :param hard: True: go on after a failure.
     :returns: a ``Chain``, whose ``operations`` are those started inside.
@@ -76,7 +92,7 @@ def _link(self, *, hard=False):
     :raises TypeError: ``hard`` is not a bool.
 
     Inside the ``with`` statement an operation that is more than one request (``read_file``, ``accept_many``, ...), and one for
-    which there is no more room in the submission queue, raises ValueError.
+    which there is no more room in the submission queue, raises ValueError; the loop cannot run there.
 
     Stands on IOSQE_IO_LINK and IOSQE_IO_HARDLINK. See io_uring_enter(2).
     """

@@ -10,7 +10,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, Py_XINCREF
 from libc.stdint cimport int64_t, uint64_t
 from linux_event.arguments cimport callable_argument
 from linux_event.core cimport (
-    LE_LANE_COMPLETIONS, LE_LANE_TIMERS, LE_LOOP_CLOSED, LE_LOOP_OPEN, LE_NS_NEVER, LE_OPERATION_ENDED,
+    LE_LANE_COMPLETIONS, LE_LANE_TIMERS, LE_LOOP_CLOSED, LE_LOOP_OPEN, LE_NS_NEVER, LE_OPERATION_ENDED, LE_OPERATION_KEPT,
     LE_OPERATION_OF_LINK, LE_OP_EVERY_COMPLETION, LE_OP_IDLE, LE_OP_OF_LINK, LE_PRIORITIES, LE_WAIT_FOREVER,
     LE_WATCHER_OBJECT, le_call, le_clock_after, le_clock_ns, le_fifo_count, le_fifo_pop, le_fifo_push, le_fifo_trim,
     le_lane_pop, le_link, le_link_leave, le_list_is_empty, le_loop_abandon, le_loop_collect_idle, le_loop_collect_timers,
@@ -52,6 +52,8 @@ cdef class Engine(Requests):
         loop_guard(self)
         if self.core.is_running:
             raise RuntimeError("the loop is already running: run() and run_once() cannot be called from its callbacks")
+        if self.core.is_chaining:
+            raise RuntimeError("a chain is being made: leave the with statement of link() before the loop runs")
         self.claim()
         if self.core.pending:
             le_loop_uncollect(&self.core)
@@ -220,7 +222,11 @@ cdef class Engine(Requests):
                 self.error_handler(source, error)
             else:
                 from logging import getLogger
-                getLogger("linux_event").error("exception in the callback of %r", source, exc_info=error)
+                # What was never raised has no traceback: the failure of an operation.
+                text = "exception in the callback of %r"
+                if error.__traceback__ is None:
+                    text = "nobody was told of the end of %r"
+                getLogger("linux_event").error(text, source, exc_info=error)
         except Exception as failure:
             PyErr_SetObject(type(failure), failure)
             PyErr_WriteUnraisable(self.error_handler)
@@ -310,6 +316,7 @@ cdef class Engine(Requests):
     cdef int cancel_operations(self) except -1:
         cdef le_link *link = self.core.operations.next
         cdef le_link *following
+        self.core.is_chaining = False
         while link != &self.core.operations:
             following = link.next
             LE_OPERATION_OF_LINK(link).head.cls.on_stop(LE_WATCHER_OBJECT(&LE_OPERATION_OF_LINK(link).head))
@@ -324,9 +331,14 @@ cdef class Engine(Requests):
         return 0
 
     cdef int keep_what_the_kernel_has(self) except -1:
-        """Nobody could wait for requests that may still write to memory: their owners are never freed."""
+        """Nobody could wait for requests that may still write to memory: their owners, and what these hold, are never freed."""
         cdef le_link *lists[2]
-        cdef le_link *link
+        cdef le_link *link = self.core.operations.next
+        while link != &self.core.operations:
+            if not LE_OPERATION_OF_LINK(link).flags & LE_OPERATION_ENDED:
+                LE_OPERATION_OF_LINK(link).flags |= LE_OPERATION_KEPT
+                Py_INCREF(<object>LE_WATCHER_OBJECT(&LE_OPERATION_OF_LINK(link).head))
+            link = link.next
         lists[0], lists[1] = &self.core.in_flight, &self.core.to_cancel
         for head in lists:
             link = head.next
@@ -347,6 +359,7 @@ cdef class Engine(Requests):
             if not operation.flags & LE_OPERATION_ENDED:
                 le_operation_end(&self.core, operation, -ECANCELED)
             Py_INCREF(<object>owner)
+            self.core.callbacks += 1
             try:
                 if not with_callbacks:
                     operation.head.cls.on_release(owner)

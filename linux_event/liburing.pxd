@@ -31,6 +31,7 @@ cdef extern from "le_compat.h" nogil:
         uint8_t last_op
 
     enum:
+        IORING_OP_ASYNC_CANCEL
         IORING_SETUP_SQPOLL
         IORING_SETUP_CQSIZE
         IORING_SETUP_R_DISABLED

@@ -75,12 +75,12 @@ statement, or call ``close``.
     def run(self, timeout=None):
         """Run until ``stop()``, until nothing is left to do, or for ``timeout`` seconds.
 
-        What keeps it going is an active watcher whose ``ref`` is true, or a deferred call. It may be called again after it
-        has returned.
+        What keeps it going is an active watcher whose ``ref`` is true, an operation, or a deferred call. It may be called
+        again after it has returned.
 
         :param timeout: seconds, int or float, 0 or more; None: no limit.
         :raises ValueError, TypeError: ``timeout`` is negative, infinite or NaN; is no number.
-        :raises RuntimeError: the loop is running already, or the process is a forked child.
+        :raises RuntimeError: the loop is running already, a chain is being made, or the process is a forked child.
         :raises LoopClosedError, WrongThreadError: as told by their names.
         :raises BaseException: what a callback raised, if it is no ``Exception``, such as KeyboardInterrupt; the loop stays
             usable.
@@ -194,8 +194,9 @@ statement, or call ``close``.
 
     @property
     def on_error(self):
-        """``callback(source, exception)`` for an exception that a callback raised; None: it is logged with its traceback
-        on the logger ``linux_event``. ``source`` is the watcher, or the deferred callable. Assignable."""
+        """``callback(source, exception)`` for an exception that a callback raised, and for the failure of an operation without
+        a callback for it; None: it is logged with its traceback on the logger ``linux_event``. ``source`` is the watcher, the
+        operation, or the deferred callable. Assignable."""
         return self.error_handler
 
     @on_error.setter

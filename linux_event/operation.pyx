@@ -9,17 +9,18 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport EBADF, EINTR, ETIMEDOUT
+from libc.errno cimport EAGAIN, EBADF, EINTR, ENOENT, ETIMEDOUT
 from libc.stdint cimport int64_t, uint32_t
 from linux_event.arguments cimport callable_argument, fd_argument, seconds_to_ns
 from linux_event.core cimport (
-    LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_OP_IDLE, LE_OPERATION_CANCELLED, LE_OPERATION_CHAINED, LE_OPERATION_DONE,
-    LE_OPERATION_ENDED, LE_OPERATION_TIMED_OUT, LE_WATCHER_ABI, LE_WATCHER_OBJECT, LE_NOT_IN_HEAP, le_clock_after, le_clock_ns,
-    LE_OP_QUEUED, le_heap_add, le_operation_break, le_operation_end, le_operation_enter, le_operation_hold, le_operation_leave,
-    le_operation_on_cqe, le_operation_prep, le_watcher_function,
+    LE_NOT_IN_HEAP, LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_OP_IDLE, LE_OP_QUEUED, LE_OPERATION_CANCELLED, LE_OPERATION_CHAINED,
+    LE_OPERATION_DONE, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_OPERATION_TIMED_OUT, LE_PART_MAX, LE_WATCHER_ABI,
+    LE_WATCHER_OBJECT, le_clock_after, le_clock_ns, le_heap_add, le_heap_remove, le_operation_break, le_operation_end,
+    le_operation_enter, le_operation_hold, le_operation_leave, le_operation_on_cqe, le_operation_prep, le_watcher_function,
 )
 from linux_event.engine cimport Engine, loop_changed
 from linux_event.errors cimport check_memory
+from linux_event.liburing cimport IORING_OP_ASYNC_CANCEL
 from linux_event.linux cimport ECANCELED, F_GETFD, fcntl
 from linux_event.requests cimport loop_guard, op_start, op_stop
 
@@ -124,7 +125,9 @@ cdef class Operation:
         :raises TypeError: ``fn`` is not callable.
         """
         callable_argument(fn, "fn")
-        if self.core.flags & LE_OPERATION_DONE or self.kind == NULL:
+        if self.kind == NULL:
+            raise RuntimeError(f"{self!r} was not made by a loop: it is never done")
+        if self.core.flags & LE_OPERATION_DONE:
             call_done(self, fn)
         elif self.done_functions is None:
             self.done_functions = [fn]
@@ -201,11 +204,15 @@ cdef int operation_begin(Operation self, const operation_kind *kind, object loop
 
 cdef object operation_start(Operation self, object timeout):
     cdef Engine loop = self.owner
+    cdef int64_t timeout_ns = 0
+    if timeout is not None:
+        timeout_ns = seconds_to_ns(timeout, "timeout")
+    # The conversion of arguments may have run code of others, which has closed the loop.
+    loop_guard(loop)
     if unlikely(loop.core.is_chaining):
         chain_guard(self)
     if timeout is not None:
-        check_memory(le_heap_add(&loop.core.heap, &self.core.head,
-                                 le_clock_after(le_clock_ns(), seconds_to_ns(timeout, "timeout"))))
+        check_memory(le_heap_add(&loop.core.heap, &self.core.head, le_clock_after(le_clock_ns(), timeout_ns)))
     le_operation_enter(&loop.core, &self.core)
     Py_INCREF(self)  # the loop's, until the callback is called
     op_start(loop, &self.core.op)
@@ -221,6 +228,9 @@ cdef int chain_guard(Operation self) except -1:
     cdef uint32_t room = self.owner.core.ring.uring.sq.ring_entries
     if self.kind.is_composite:
         raise ValueError(f"{self.kind.name.decode()} is more than one request: it cannot be part of a chain")
+    if self.core.total > LE_PART_MAX:
+        raise ValueError(f"{self.kind.name.decode()} of {self.core.total} bytes is more than one request: it cannot be part of "
+                         f"a chain, which takes {LE_PART_MAX} bytes at most")
     if self.owner.core.chain_length >= room:
         raise ValueError(f"a chain has to fit into the submission queue, which has {room} entries: make the Loop with more")
     return 0
@@ -229,7 +239,10 @@ cdef int chain_guard(Operation self) except -1:
 cdef int operation_fd(Operation self, object fd) except -1:
     cdef int number = fd_argument(fd)
     self.kept = fd
-    if type(fd) is int and fcntl(number, F_GETFD) < 0:
+    if type(fd) is not int:
+        if self.where is fd:
+            self.where = number  # for errors: the object is to be kept no longer than the kernel needs it
+    elif fcntl(number, F_GETFD) < 0:
         raise OSError(EBADF, os.strerror(EBADF), fd)
     return number
 
@@ -285,8 +298,9 @@ cdef int dispatch(void *operation) except -1:
     cdef Operation self = <Operation>operation
     if not self.core.flags & LE_OPERATION_ENDED:
         self.owner.core.callbacks -= 1  # no callback runs
-        self.core.flags |= LE_OPERATION_TIMED_OUT
-        abort_operation(self)
+        if not self.core.flags & LE_OPERATION_CANCELLED:
+            self.core.flags |= LE_OPERATION_TIMED_OUT
+            abort_operation(self)
         return 0
     le_operation_leave(&self.owner.core, &self.core)
     try:
@@ -302,8 +316,13 @@ cdef int dispatch(void *operation) except -1:
 cdef int stop(void *operation) except -1:
     """The loop is being closed."""
     cdef Operation self = <Operation>operation
-    if not self.core.flags & (LE_OPERATION_CANCELLED | LE_OPERATION_ENDED):
-        cancel_operation(self)
+    self.core.flags &= ~LE_OPERATION_CHAINED  # all of a chain ends: there is no place to keep
+    if self.core.flags & LE_OPERATION_ENDED:
+        return 0
+    if not self.core.flags & LE_OPERATION_CANCELLED:
+        return cancel_operation(self)
+    if self.core.op.state == LE_OP_QUEUED:
+        return abort_operation(self)  # it was cancelled in its place in a chain
     return 0
 
 
@@ -317,10 +336,13 @@ cdef int forget(void *operation) except -1:
 
 cdef int cancel_operation(Operation self) except -1:
     self.core.flags |= LE_OPERATION_CANCELLED
+    le_heap_remove(&self.owner.core.heap, &self.core.head)
     return abort_operation(self)
 
 
 cdef int abort_operation(Operation self) except -1:
+    if self.core.leader != NULL and self.core.op.state != LE_OP_QUEUED:
+        return 0  # the kernel does not find it before it has begun: le_chain_advance() sends the cancellation then
     if self.kind.abort != NULL:
         return self.kind.abort(self)
     if self.core.flags & LE_OPERATION_CHAINED and self.core.op.state == LE_OP_QUEUED:
@@ -346,13 +368,20 @@ cdef int conclude(Operation self) except -1:
             self.error = failure(self, <int>-result)
     except BaseException as error:  # of the conversion: MemoryError
         self.error = error
+        if result >= 0 and self.kind.dispose != NULL and not self.core.flags & LE_OPERATION_CANCELLED:
+            self.kind.dispose(self)
+    if unlikely(self.core.flags & LE_OPERATION_KEPT):
+        return 0
     release_buffer(self)
     self.kept = self.memory = None
     return 0
 
 
 cdef object failure(Operation self, int number):
-    if self.core.flags & LE_OPERATION_TIMED_OUT and number in (ECANCELED, EINTR):
+    if number == ENOENT and self.core.sqe.opcode == IORING_OP_ASYNC_CANCEL:
+        number = ECANCELED  # le_operation_break() was here
+    # EAGAIN: the cancellation has met the request on its way to a thread of the kernel, where the fd does not block.
+    if self.core.flags & LE_OPERATION_TIMED_OUT and number in (ECANCELED, EINTR, EAGAIN):
         return TimeoutError(ETIMEDOUT, f"{self.kind.name.decode()} was not done within its timeout", self.where)
     if self.core.flags & LE_OPERATION_CHAINED and number == ECANCELED:
         from linux_event.cancellation import ChainCancelledError
@@ -386,7 +415,7 @@ cdef int call_back(Operation self) except -1:
         elif error is not None and failed is not None:
             result = PyObject_CallOneArg(<PyObject *>failed, <PyObject *>error)
         else:
-            self.owner.core.callbacks -= 1
+            self.owner.core.callbacks -= done_functions is None
             if error is not None and done_functions is None and not self.core.flags & LE_OPERATION_CANCELLED:
                 self.owner.tell(self, error)
             result = <PyObject *>None
@@ -397,8 +426,20 @@ cdef int call_back(Operation self) except -1:
             Py_DECREF(<object>result)
     finally:
         if done_functions is not None:
-            for function in done_functions:
-                call_done(self, function)
+            call_all_done(self, done_functions)
+    return 0
+
+
+cdef int call_all_done(Operation self, list functions) except -1:
+    """An exception that leaves run() does so when all of them have been called."""
+    leaving = None
+    for function in functions:
+        try:
+            call_done(self, function)
+        except BaseException as error:
+            leaving = error
+    if leaving is not None:
+        raise leaving
     return 0
 
 

@@ -16,6 +16,7 @@ cdef class Requests:
     cdef int wake_fd
     cdef int outer_fd  # what another event loop waits for, or -1
     cdef uint64_t batch_max
+    cdef uint64_t unsettled  # cancelled requests that settle() has given up waiting for
 
     cdef int open(self, uint32_t entries, uint32_t cq_entries, bint sqpoll) except -1
     cdef int claim(self) except -1

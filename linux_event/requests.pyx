@@ -174,10 +174,13 @@ cdef class Requests:
     cdef int settle(self) except -1:
         """Let the kernel finish what was cancelled, so that the peer of an fd that is closed next sees the end."""
         cdef int tries = 0
-        while self.core.cancelling and tries < SETTLE_TRIES:
+        # What a disk has begun, or what waits for its turn in a chain, takes longer: it is waited for once.
+        self.unsettled = min(self.unsettled, self.core.cancelling)
+        while self.core.cancelling > self.unsettled and tries < SETTLE_TRIES:
             self.enter(1, SETTLE_NS)
             self.release_finished()
             tries += 1
+        self.unsettled = self.core.cancelling
         return 0
 
     cdef int die_in_child(self) except -1:

@@ -199,6 +199,10 @@ cdef int start_watcher(Watcher self) except -1:
         if self.head.cls.on_start(<PyObject *>self) < 0:
             raise_current()
         watcher_activate(self)
+        if le_watcher_is(&self.head, LE_WATCHER_DESTROYED):
+            # Meanwhile, by code of others that the collector ran.
+            stop_watcher(self)
+            return watcher_guard(self)
         loop_changed(self.owner)
     return 0
 
@@ -250,6 +254,9 @@ cdef int watcher_options(Watcher self, object data, object priority, object ref,
         if ref is not True:
             set_ref(self, flag_argument(ref, "ref"))
         if start is True or flag_argument(start, "start"):
+            # Each conversion may have run code of others, which finds the watcher in the loop's table.
+            if le_watcher_is(&self.head, LE_WATCHER_DESTROYED):
+                watcher_guard(self)
             start_watcher(self)
     except BaseException:
         self.destroy()

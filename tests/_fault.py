@@ -350,6 +350,14 @@ def fake_sysctl(name, value):
         _check(_libc.mount(file.name.encode(), target.encode(), None, ctypes.c_ulong(_MS_BIND), None), "mount --bind")
 
 
+def mount_small(path, size):
+    """Mount an empty file system of *size* bytes at *path*, for this process alone."""
+    _check(_libc.unshare(_CLONE_NEWNS), "unshare")
+    _check(_libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None), "mount")
+    options = f"size={size}".encode()
+    _check(_libc.mount(b"tmpfs", os.fsencode(path), b"tmpfs", ctypes.c_ulong(0), options), "mount tmpfs")
+
+
 def become_unprivileged(memlock=None):
     """Become a user that nobody else is, after importing the whole package; *memlock*: its RLIMIT_MEMLOCK in bytes.
 

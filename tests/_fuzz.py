@@ -15,6 +15,8 @@ import sys
 import threading
 import warnings
 
+from _fuzz_operations import OperationSteps
+
 import linux_event
 from linux_event import Events, Idle, IOWatcher, Loop, Periodic, Signal, Timer
 
@@ -31,10 +33,11 @@ ALLOWED = (TypeError, ValueError, OSError, RuntimeError, LookupError, HostileErr
 REFUSED = (UnicodeError, NotImplementedError)
 
 
-class Program:
+class Program(OperationSteps):
     """One random program: its loop, its watchers, its fds, and the source of all chance."""
 
     def __init__(self, seed):
+        super().__init__()
         self.random = random.Random(seed)
         self.loops, self.watchers, self.fds = [], [], []
         self.trail, self.swallowed, self.depth = [], [], 0
@@ -411,6 +414,7 @@ class Program:
             if loop.is_closed():
                 assert not watchers
                 assert statistics.requests_in_flight == 0
+        self.check_operations()
 
     def note_swallowed(self, unraisable):
         if not isinstance(unraisable.exc_value, (HostileError, HostileExit)):
@@ -435,8 +439,11 @@ class Program:
         self.effects = [self.effect_nothing]
         for loop in self.loops:
             loop.close()
+        self.end_operations()
         self.check()
+        assert not self.swallowed, self.swallowed
         assert self.made > count / 50, self.made
+        assert self.started > count / 50, self.started
 
 
 class Hostile:

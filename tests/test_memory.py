@@ -1,4 +1,4 @@
-"""Memory: each allocation that fails, blocks that leak, the resident set and the stack under many events."""
+"""Memory: each allocation that fails, blocks that leak, the resident set under many events."""
 
 import gc
 import os
@@ -62,6 +62,23 @@ BODIES = {
         """,
     "callback that raises": "loop.defer(fail); loop.run_once(0)",
     "error handler": "loop.on_error = lambda *_: None; loop.defer(fail); loop.run_once(0)",
+    "read": "loop.read(read_end, 100, -1, ignore); loop.run_once(0)",
+    "readinto": "loop.readinto(file, bytearray(100), on_success=ignore, on_error=ignore); loop.run_once(0)",
+    "result": "os.write(write_end, bytes(100)); loop.read(read_end, 1000, -1, ignore); loop.run_once(0)",
+    "fd that arrives": "loop.open('/dev/null', 0, callback=close_fd); loop.run_once(0); loop.run_once(0)",
+    "failure": "loop.open('/no/such', 0, on_error=ignore); loop.run_once(0); loop.fsync(read_end); loop.run_once(0)",
+    "cancel": "op = loop.read(read_end, 9); op.add_done_callback(ignore); op.cancel(); loop.run_once(0); repr(op), op.done()",
+    "timeout": "loop.read(read_end, 9, timeout=0); loop.run_once(0); loop.run_once(0)",
+    "many operations": "for _ in range(100): loop.read(read_end, 9, timeout=9)",
+    "chain": """
+        with loop.link() as chain:
+            loop.write(file, b"x")
+            loop.fsync(read_end, ignore)
+            loop.write(file, b"x", -1, ignore)
+        loop.run_once(0)
+        repr(chain)
+        """,
+    "close with operations": "loop.read(read_end, 9, -1, ignore, timeout=9); loop.run_once(0); loop.close()",
     "close": "loop.close()",
     "drop": "other = Loop(); other.timer(1, ignore); other.io(read_end, 'r', ignore); other.run_once(0); del other",
 }
@@ -76,6 +93,10 @@ HARNESS = """
 
     def fail():
         raise ValueError
+
+    def close_fd(fd, error):
+        if fd is not None:
+            os.close(fd)
 
     FAILURES
 
@@ -122,6 +143,7 @@ HARNESS = """
             loop.close()
         left = loop.statistics()
         assert left.requests_in_flight == left.watchers == left.active_watchers == left.timers == left.deferred == 0, left
+        assert left.operations_in_flight == 0, left
         del loop, level, edge, timer, periodic, watched
         return failed
 
@@ -130,6 +152,8 @@ HARNESS = """
     sys.unraisablehook = ignore
     read_end, write_end = os.pipe2(os.O_NONBLOCK)
     file = open("/dev/zero", "r+b", buffering=0)
+    for number in range(260):
+        os.dup(read_end)  # numbers of further fds are no small ints, which need no memory
     for number in range(3):
         attempt(10**6)
     gc.collect()
@@ -260,6 +284,12 @@ def shim(tmp_path_factory):
         "many timers",
         "many watchers",
         "event",
+        "read",
+        "result",
+        "timeout",
+        "many operations",
+        "chain",
+        "close with operations",
         "close",
     ],
 )
@@ -535,40 +565,3 @@ def test_resident_set_under_loops_that_come_and_go():
                 loop.close()
 
     expect_level(work)
-
-
-# --- the stack -------------------------------------------------------------------------------------------------------
-
-
-def test_chains_of_calls_do_not_use_the_stack(loop, pipe):
-    """A callback that causes the next one, a hundred thousand times over, for each way to cause one."""
-    count = scaled(100_000)
-    left = 0
-
-    def again(*_):
-        nonlocal left
-        left -= 1
-        if left > 0:
-            start(again)
-
-    ways = [loop.defer, loop.post, lambda callback: loop.timer(0, callback).destroy() or loop.defer(callback)]
-    for start in ways:
-        left = count
-        start(again)
-        loop.run(BOUND)
-        assert left == 0
-
-
-def test_nested_loops_in_callbacks():
-    """Each loop is made, run and closed in a callback of the one before."""
-    depths = []
-
-    def nest(depth):
-        depths.append(depth)
-        if depth < 30:
-            with made_loop() as inner:
-                inner.defer(nest, depth + 1)
-                inner.run()
-
-    nest(0)
-    assert depths == list(range(31))

@@ -80,6 +80,52 @@ def test_a_destroyed_watcher_refuses(loop, make):
     assert watcher.data == "still mine"
 
 
+@pytest.mark.parametrize("effect", ["destroy", "close"])
+def test_a_watcher_that_is_destroyed_while_it_is_made_does_not_start(pipe, kind, effect):
+    """An argument whose conversion runs code of the user's: it finds the half-made watcher in the tables of the loop."""
+
+    class Number:
+        def __index__(self):
+            if effect == "close":
+                loop.close()
+            for watcher in list(loop.watchers.values()):
+                watcher.destroy()
+            return 0
+
+    with made_loop() as loop:
+        with pytest.raises(DestroyedError):
+            getattr(loop, kind)(*kind_arguments(kind, pipe), print, priority=Number())
+        assert loop.statistics().active_watchers == loop.statistics().watchers == loop.statistics().timers == 0
+        if effect == "destroy":
+            finish(loop)
+
+
+def test_a_watcher_that_is_destroyed_while_it_starts_is_not_active(pipe):
+    """By a finalizer that the collector runs: looking at the fd, as loops with debug=True do, makes objects."""
+
+    class Garbage:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            watcher.destroy()
+
+    with made_loop(debug=True) as loop:
+        watcher = loop.io(pipe.r, "r", print, start=False)
+        thresholds = gc.get_threshold()
+        gc.collect()
+        Garbage()
+        gc.set_threshold(1)
+        try:
+            with pytest.raises(DestroyedError):
+                watcher.start()
+        finally:
+            gc.set_threshold(*thresholds)
+        assert not watcher.is_active()
+        assert loop.statistics().active_watchers == loop.statistics().requests_in_flight == 0
+        finish(loop)
+
+
 def test_destroy_forgets_the_callback(loop, make):
     class Callback:
         def __call__(self, *args):

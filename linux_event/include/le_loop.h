@@ -5,6 +5,7 @@
 #ifndef LE_LOOP_H
 #define LE_LOOP_H
 
+#include <errno.h>
 #include <stdint.h>
 
 #include "le_clock.h"
@@ -212,6 +213,8 @@ static inline uint32_t le_op_chain_length(const struct le_op *op)
     return length;
 }
 
+#define LE_CANCELLATION 1u /* in the user data of the cancellation of a chained request, beside its address */
+
 /* Fill submission entries for everything queued, as many as fit. Returns whether all of it did. */
 static inline int le_loop_fill(struct le_loop *loop)
 {
@@ -223,7 +226,7 @@ static inline int le_loop_fill(struct le_loop *loop)
         struct le_op *op = LE_CONTAINER(loop->to_cancel.next, struct le_op, link);
         io_uring_prep_cancel64(sqe, (uintptr_t)op, 0);
         sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
-        sqe->user_data = 0;
+        sqe->user_data = op->chained ? (uintptr_t)op | LE_CANCELLATION : 0;
         le_op_move(op, LE_OP_CANCELLING, &loop->in_flight);
     }
     /* The kernel ends a chain where a submission ends: there has to be room for all of it. */
@@ -285,6 +288,17 @@ static inline void le_loop_abandon(struct le_loop *loop)
     loop->cancelling = 0;
 }
 
+/* A cancellation has failed. What was to begin when another one of its chain had ended may begin a moment after the
+ * completion of that one was seen: it is asked to end again if it is still there. */
+static inline void le_op_cancel_again(struct le_loop *loop, uint64_t address, int32_t result)
+{
+    struct le_link *link = loop->in_flight.next;
+    while (link != &loop->in_flight && (uintptr_t)LE_OP_OF_LINK(link) != address) /* it may have been freed */
+        link = link->next;
+    if (link != &loop->in_flight && LE_OP_OF_LINK(link)->state == LE_OP_CANCELLING && result == -ENOENT)
+        le_op_move(LE_OP_OF_LINK(link), LE_OP_CANCEL_QUEUED, &loop->to_cancel);
+}
+
 /* Read the completion queue until it is empty, or until there is no room for the next completion. Completions change requests
  * and put watchers into lanes; they run nothing. */
 static inline void le_loop_reap(struct le_loop *loop)
@@ -296,8 +310,9 @@ static inline void le_loop_reap(struct le_loop *loop)
         for (i = 0; i < ready; i++) {
             const struct io_uring_cqe *cqe = &uring->cq.cqes[(head + i) & uring->cq.ring_mask];
             struct le_op *op = (struct le_op *)(uintptr_t)cqe->user_data;
-            /* Cancellations that found nothing to cancel carry no request. */
-            if (op && !le_op_complete(loop, op, cqe->res, cqe->flags))
+            if ((uintptr_t)op & LE_CANCELLATION)
+                le_op_cancel_again(loop, (uintptr_t)op & ~(uintptr_t)LE_CANCELLATION, cqe->res);
+            else if (op && !le_op_complete(loop, op, cqe->res, cqe->flags)) /* other cancellations carry no request */
                 break;
         }
         io_uring_cq_advance(uring, i);

@@ -52,6 +52,7 @@ struct le_op {
     uint8_t state;       /* enum le_op_state */
     uint8_t restart : 1; /* arm again once the cancellation is through */
     uint8_t linked : 1;  /* the next request in the list is submitted together with this one */
+    uint8_t chained : 1; /* begins after another one: until then the kernel does not find it to cancel it */
     uint16_t bits;       /* this and fd: for the use of the class */
     int32_t fd;
 };

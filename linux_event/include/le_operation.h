@@ -29,8 +29,10 @@ struct le_operation {
     uint64_t total;          /* bytes to move, for a request that is made again until all have gone */
     uint32_t cqe_flags;      /* of the last completion */
     uint32_t flags;          /* enum le_operation_flag */
+    struct le_operation *leader; /* in a chain: what has to end before this one begins, until it has */
+    struct le_operation *follower;
 };
-_Static_assert(sizeof(struct le_operation) == 40 + 16 + 32 + 64 + 24, "le_operation is part of the ABI of operations");
+_Static_assert(sizeof(struct le_operation) == 40 + 16 + 32 + 64 + 24 + 16, "le_operation is part of the ABI of operations");
 
 #define LE_OPERATION_OF_OP(pointer) LE_CONTAINER(pointer, struct le_operation, op)
 #define LE_OPERATION_OF_LINK(pointer) LE_CONTAINER(pointer, struct le_operation, link)

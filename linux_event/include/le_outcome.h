@@ -3,9 +3,16 @@
 #define LE_OUTCOME_H
 
 #include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "le_loop.h"
 #include "le_operation.h"
+
+static inline int le_operation_is_unwanted(const struct le_operation *operation)
+{
+    return (operation->flags & (LE_OPERATION_CANCELLED | LE_OPERATION_TIMED_OUT)) != 0;
+}
 
 /* The caller takes two references on the object: the loop's, which it drops when it calls back, and, if le_op_start() says
  * so, that of the request. */
@@ -26,9 +33,15 @@ static inline void le_operation_hold(struct le_loop *loop, struct le_operation *
 /* The chain is complete: its requests go to the kernel one behind the other. The flag is IOSQE_IO_LINK or _HARDLINK. */
 static inline void le_chain_release(struct le_loop *loop, uint8_t link_flag)
 {
+    struct le_operation *leader = NULL;
     struct le_link *link;
     while ((link = le_list_pop(&loop->chain))) {
         struct le_operation *operation = LE_OPERATION_OF_OP(LE_OP_OF_LINK(link));
+        if ((operation->leader = leader)) {
+            leader->follower = operation;
+            operation->op.chained = 1;
+        }
+        leader = operation;
         if (!le_list_is_empty(&loop->chain)) {
             operation->op.linked = 1;
             operation->sqe.flags |= link_flag;
@@ -58,19 +71,29 @@ static inline void le_operation_leave(struct le_loop *loop, struct le_operation 
     operation->flags |= LE_OPERATION_DONE;
 }
 
+/* The operation has ended: the next one of its chain begins. If nobody wants that any more, it can be cancelled from now on. */
+static inline void le_chain_advance(struct le_loop *loop, struct le_operation *operation)
+{
+    struct le_operation *leader = operation->leader, *follower = operation->follower;
+    operation->leader = operation->follower = NULL;
+    if (leader)
+        leader->follower = NULL;
+    if (follower) {
+        follower->leader = NULL;
+        if (le_operation_is_unwanted(follower) && follower->op.state == LE_OP_IN_FLIGHT)
+            (void)le_op_stop(loop, &follower->op); /* returns 1 only for what is not in flight */
+    }
+}
+
 /* Nothing more comes from the kernel: collect the operation. */
 static inline void le_operation_end(struct le_loop *loop, struct le_operation *operation, int64_t result)
 {
     LE_ASSERT(!(operation->flags & (LE_OPERATION_ENDED | LE_OPERATION_DONE)));
     operation->result = result;
     operation->flags |= LE_OPERATION_ENDED;
+    le_chain_advance(loop, operation);
     le_heap_remove(&loop->heap, &operation->head);
     le_watcher_collect(loop, &operation->head, LE_LANE_COMPLETIONS);
-}
-
-static inline int le_operation_is_unwanted(const struct le_operation *operation)
-{
-    return (operation->flags & (LE_OPERATION_CANCELLED | LE_OPERATION_TIMED_OUT)) != 0;
 }
 
 static inline void le_operation_prep(struct le_op *op, struct io_uring_sqe *sqe)
@@ -91,6 +114,21 @@ static inline enum le_op_verdict le_operation_on_cqe(struct le_loop *loop, struc
 
 #define LE_PART_MAX 0x7ffff000u /* bytes that one read or write moves at most: MAX_RW_COUNT of the kernel */
 
+/* A short write at the current position of a file: Linux 6.18 writes the part, fails with the rest (disk full, limit of the
+ * size), tells the part, and leaves the position where it was; 6.1 moved it. Left so, the rest would be written over the part.
+ * If the position was left the part begins there, so the file reaches at least to its end; if it was moved the part ends there,
+ * and behind it is nothing but in the rare case of a file that is written over. */
+static inline void le_position_mend(int fd, int64_t written)
+{
+    struct stat status;
+    if (fstat(fd, &status) < 0 || !(S_ISREG(status.st_mode) || S_ISBLK(status.st_mode)))
+        return;
+    int64_t position = lseek(fd, 0, SEEK_CUR);
+    int64_t end = S_ISBLK(status.st_mode) ? lseek(fd, 0, SEEK_END) : status.st_size;
+    if (position >= 0)
+        (void)lseek(fd, position + written <= end ? position + written : position, SEEK_SET);
+}
+
 /* For requests that move the bytes at sqe.addr and may move fewer than asked for: asks for the rest until `total` have gone.
  * Where some have a failure comes next, which is the result. */
 static inline enum le_op_verdict le_operation_on_part(struct le_loop *loop, struct le_op *op, int32_t result, uint32_t flags)
@@ -105,8 +143,12 @@ static inline enum le_op_verdict le_operation_on_part(struct le_loop *loop, stru
             return LE_OP_END;
         }
         sqe->addr += (uint64_t)result;
-        if (sqe->opcode == IORING_OP_WRITE && sqe->off != UINT64_MAX) /* of a socket: the address to send to */
-            sqe->off += (uint64_t)result;
+        if (sqe->opcode == IORING_OP_WRITE) { /* else `off` is the address to send to */
+            if (sqe->off != UINT64_MAX)
+                sqe->off += (uint64_t)result;
+            else if ((uint32_t)result < sqe->len)
+                le_position_mend(sqe->fd, result);
+        }
         sqe->len = left < LE_PART_MAX ? (uint32_t)left : LE_PART_MAX;
     } else if (result != -EINTR) {
         /* A file that takes nothing and tells no error would be asked for ever. */
@@ -117,7 +159,9 @@ static inline enum le_op_verdict le_operation_on_part(struct le_loop *loop, stru
         le_operation_end(loop, operation, -ECANCELED);
         return LE_OP_END;
     }
-    /* What was linked to it has been cancelled by the kernel; the rest still tells how it ends. */
+    /* What was linked to it has been cancelled by the kernel; the rest still tells how it ends, and has no place to keep. */
+    operation->flags &= ~(uint32_t)LE_OPERATION_CHAINED;
+    le_chain_advance(loop, operation);
     sqe->flags &= (uint8_t) ~(IOSQE_IO_LINK | IOSQE_IO_HARDLINK);
     return LE_OP_AGAIN;
 }

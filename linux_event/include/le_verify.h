@@ -94,6 +94,9 @@ static inline void le_verify(const struct le_loop *loop)
         const struct le_operation *operation = LE_OPERATION_OF_LINK(link);
         int has_ended = (operation->flags & LE_OPERATION_ENDED) != 0;
         LE_ASSERT(!(operation->flags & LE_OPERATION_DONE));
+        LE_ASSERT(!operation->leader || operation->leader->follower == operation);
+        LE_ASSERT(!operation->follower || operation->follower->leader == operation);
+        LE_ASSERT(!has_ended || (!operation->leader && !operation->follower));
         LE_ASSERT(!has_ended || le_watcher_is(&operation->head, LE_WATCHER_PENDING));
         LE_ASSERT(!has_ended || operation->head.heap_slot == LE_NOT_IN_HEAP);
         deadlines += operation->head.heap_slot != LE_NOT_IN_HEAP;

@@ -64,7 +64,7 @@ def test_a_reset_is_told_after_the_data(loop, when, size):
         assert heard.data == b"x" * len(heard.data)
         (error,) = heard.ends
         assert type(error) is ConnectionResetError
-        assert error.filename is b
+        assert error.filename == b.fileno()
         assert op.exception() is error
         with pytest.raises(ConnectionResetError):
             op.result()

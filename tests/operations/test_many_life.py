@@ -357,7 +357,7 @@ def test_what_the_kernel_refuses_is_the_end(loop):
         finish(loop)
         (error,) = heard.ends
         assert error.errno == errno.ENOTCONN
-        assert error.filename is sock
+        assert error.filename == sock.fileno()
 
 
 def test_another_thread_is_refused(loop, pair):
