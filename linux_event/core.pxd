@@ -392,7 +392,7 @@ cdef extern from "le_many.h" nogil:
     void le_many_leave(le_loop *loop, le_many *many)
     le_op *le_pool_pop_waiting(le_loop *loop, le_pool *pool)
     void le_many_drop(le_loop *loop, le_many *many)
-    void le_many_end(le_loop *loop, le_many *many, le_operation *operation, int32_t outcome)
+    void le_many_end(le_loop *loop, le_many *many, int32_t outcome, const le_op *other)
     le_op_verdict le_many_on_cqe(le_loop *loop, le_op *op, le_many *many, int32_t result, uint32_t flags)
     bint le_op_is_out(const le_op *op)
     void le_many_prep(le_op *op, le_many *many, io_uring_sqe *sqe)

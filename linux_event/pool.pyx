@@ -20,9 +20,11 @@ from linux_event.statistics import PoolStatistics
 cdef enum:
     COUNT_DEFAULT = 64
     SIZE_DEFAULT = 16384
-    # The pools of a loop itself: 4 MiB at most. A stream that fills small buffers gets the big ones: the fewer calls the better,
-    # and the less memory is gone round the better, since it has to stay in the cache.
-    SMALL_LIMIT = 2 << 20
+    # The pools of a loop itself: 6 MiB at most. The small one grows until there is a buffer for each connection on which data
+    # come at the same time, or for as many as an iteration serves; of each only what the data fill is touched. A stream that
+    # fills small buffers gets the big ones: the fewer calls the better, and the less memory is gone round the better, since
+    # it has to stay in the cache.
+    SMALL_LIMIT = 4 << 20
     BIG_COUNT = 8
     BIG_SIZE = 256 << 10
     COUNT_MAX = 32768      # entries that the kernel allows a ring of buffers
@@ -42,7 +44,7 @@ Buffers that ``loop.recv_many`` receives into, shared by any number of connectio
 
 A buffer is taken by the kernel at the moment that data have come, and is given back as soon as they have been copied for the
 callback. Where all are taken receiving goes on when one has come back; nothing is lost, and nothing spins. The pool then grows
-to twice its size, up to a limit. A loop has two pools of its own, of 4 MiB together at most: one with small buffers, and one with
+to twice its size, up to a limit. A loop has two pools of its own, of 6 MiB together at most: one with small buffers, and one with
 big buffers (256 KiB) for the connections on which much comes at a time.
 
 :param loop: the ``Loop`` whose operations may use it.

@@ -102,18 +102,23 @@ static inline void le_many_drop(struct le_loop *loop, struct le_many *many)
     }
 }
 
-/* The request has ended for good: the operation is called until its results have been handed over, and then once more. */
-static inline void le_many_end(struct le_loop *loop, struct le_many *many, struct le_operation *operation, int32_t outcome)
-{
-    many->is_over = 1;
-    many->outcome = outcome;
-    le_watcher_collect(loop, &operation->head, LE_LANE_COMPLETIONS);
-}
-
 /* Whether the kernel has one of the requests, or is to get it. */
 static inline int le_op_is_out(const struct le_op *op)
 {
     return op->state != LE_OP_IDLE && op->state != LE_OP_FINISHED;
+}
+
+/* The request has ended for good: the operation is called until its results have been handed over, and then once more, when the
+ * `other` of its requests has ended too. A cancelled one has nothing to hand over. */
+static inline void le_many_end(struct le_loop *loop, struct le_many *many, int32_t outcome, const struct le_op *other)
+{
+    struct le_operation *operation = LE_OPERATION_OF_OP(many->op);
+    many->is_over = 1;
+    many->outcome = outcome;
+    if (operation->flags & LE_OPERATION_CANCELLED && !le_op_is_out(other))
+        le_operation_end(loop, operation, -ECANCELED);
+    else
+        le_watcher_collect(loop, &operation->head, LE_LANE_COMPLETIONS);
 }
 
 /* Errors of a connection that has failed before it was accepted: the next one may be good. See accept(2). */
@@ -166,7 +171,7 @@ static inline enum le_op_verdict le_many_on_cqe(struct le_loop *loop, struct le_
     }
     if (operation->flags & LE_OPERATION_CANCELLED) {
         if (!(flags & IORING_CQE_F_MORE))
-            le_many_end(loop, many, operation, -ECANCELED);
+            le_many_end(loop, many, -ECANCELED, &many->hangup);
         return LE_OP_END;
     }
     if (is_piece) {
@@ -179,7 +184,7 @@ static inline enum le_op_verdict le_many_on_cqe(struct le_loop *loop, struct le_
     if (flags & IORING_CQE_F_MORE)
         return LE_OP_END;
     if (operation->flags & LE_OPERATION_TIMED_OUT) {
-        le_many_end(loop, many, operation, -ECANCELED);
+        le_many_end(loop, many, -ECANCELED, &many->hangup);
         return LE_OP_END;
     }
     struct le_pool *short_pool = many->pool;
@@ -199,7 +204,7 @@ static inline enum le_op_verdict le_many_on_cqe(struct le_loop *loop, struct le_
         le_watcher_collect(loop, &operation->head, LE_LANE_COMPLETIONS);
         return LE_OP_END;
     }
-    le_many_end(loop, many, operation, result);
+    le_many_end(loop, many, result, &many->hangup);
     return LE_OP_END;
 }
 
@@ -232,8 +237,8 @@ static inline enum le_op_verdict le_many_on_hangup(struct le_loop *loop, struct 
     struct le_many *many = LE_CONTAINER(op, struct le_many, hangup);
     struct le_operation *operation = LE_OPERATION_OF_OP(many->op);
     (void)flags;
-    if (many->is_over) {
-        le_watcher_collect(loop, &operation->head, LE_LANE_COMPLETIONS); /* that was what it has waited for */
+    if (many->is_over) { /* that was what it has waited for */
+        le_many_end(loop, many, many->outcome, many->op);
         return LE_OP_END;
     }
     if (op->state == LE_OP_IN_FLIGHT && (result == -EINTR || result == -ECANCELED))

@@ -313,7 +313,7 @@ cdef int abort(Operation operation) except -1:
     op_stop(loop, &self.many.hangup)
     if le_op_is_out(&self.core.op):
         return 0  # until the kernel has let go of it
-    le_many_end(&loop.core, &self.many, &self.core, -ECANCELED)
+    le_many_end(&loop.core, &self.many, -ECANCELED, &self.many.hangup)
     return 0
 
 

@@ -1,11 +1,13 @@
 """accept_many: every connection once, whatever ends the request early."""
 
+import _testcapi
 import contextlib
 import errno
 import fcntl
 import os
 import socket
 import struct
+import sys
 import weakref
 from concurrent.futures import CancelledError
 
@@ -329,8 +331,8 @@ def test_without_fds_it_pauses_and_goes_on(mode):
 
 
 def test_memory_that_runs_out_loses_nothing(heard):
-    import _testcapi
-
+    if sys.gettrace():
+        pytest.skip("the tracing of lines fails before what is tested does")
     with made_loop() as loop, listening() as server, contextlib.ExitStack() as stack:
         loop.on_error = lambda source, error: None
         op = loop.accept_many(server, heard)

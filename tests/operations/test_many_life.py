@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import socket
+import sys
 import threading
 import weakref
 from concurrent.futures import CancelledError, InvalidStateError
@@ -277,6 +278,8 @@ def test_a_busy_connection_starves_nobody():
 
 
 def test_memory_that_runs_out_loses_nothing(pair):
+    if sys.gettrace():
+        pytest.skip("the tracing of lines fails before what is tested does")
     a, b = pair
     data = os.urandom(2000)
     failures = 0
