@@ -37,8 +37,5 @@ cdef class Engine(Requests):
 
 # After a change that may have come from outside of run(): the kernel finishes what was cancelled, the loop around is told.
 cdef int loop_changed(Engine loop) except -1
-# Let signals with a Python handler end a sleep in the kernel; run the handlers of those that have come.
-cdef int watch_signals(Engine self) except -1
-cdef int run_signal_handlers(Engine self) except -1
 # Let loops with debug=True call `function(loop)` before each wait.
 cdef int add_debug_check(object function) except -1

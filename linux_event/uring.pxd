@@ -4,7 +4,7 @@ from linux_event.engine cimport Engine
 from linux_event.loop cimport Loop
 
 cdef class RingLoop(Loop):
-    pass
+    cdef bint has_drained  # a request had IO_DRAIN
 
 cdef class Ring:
     cdef Loop owner     # which submits and reaps

@@ -9,20 +9,32 @@ The methods that make requests are in raw/, a file for each family.
 
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.string cimport memset
 from linux_event.arguments cimport integer_within, seconds_to_ns
 from linux_event.core cimport (
     LE_NS_NEVER, LE_LOOP_CLOSED, LE_LOOP_FORKED, LE_LOOP_OPEN, LE_WAIT_FOREVER, le_clock_after, le_clock_ns, le_loop_reap,
     le_raw_queued, le_ring_cq_ready, le_ring_is_flagged,
 )
-from linux_event.engine cimport Engine, run_signal_handlers, watch_signals
+from linux_event.engine cimport Engine
 from linux_event.loop cimport Loop, add_property, loop_close
-from linux_event.requests cimport guard_state, loop_guard, run_handlers
-from linux_event.ring cimport ask_operations
+from linux_event.requests cimport guard_state, loop_guard, op_stop, run_handlers
+from linux_event.liburing cimport __kernel_timespec
+from linux_event.ring cimport ask_operations, register_with
 
 import weakref
 
 from linux_event.errors import LoopClosedError
 from linux_event.features import Features
+
+cdef extern from "le_compat.h" nogil:
+    struct io_uring_sync_cancel_reg:
+        int fd
+        unsigned flags
+        __kernel_timespec timeout
+    enum:
+        IORING_ASYNC_CANCEL_ALL
+        IORING_ASYNC_CANCEL_ANY
+        IORING_REGISTER_SYNC_CANCEL
 
 cdef extern from *:
     """
@@ -35,7 +47,7 @@ cdef extern from *:
 
 cdef enum:
     WAIT_MAX = 0x7fffffff
-    # A signal handler of Python that becomes due right before a wait for many completions is run this much later at most.
+    # A signal with a Python handler that comes right before the wait, or to another thread, is handled this much later at most.
     WAIT_SLICE_NS = 100_000_000
 
 # What the running kernel has: asked once in a process, for a ring that is restricted cannot be asked.
@@ -44,7 +56,22 @@ cdef object known_features = None
 
 
 cdef class RingLoop(Loop):
-    """The loop beneath a ring that is used alone."""
+    """The loop beneath a ring that is used alone. It has no requests of its own: IO_DRAIN waits for the end of all others."""
+
+    cdef int claim(self) except -1:
+        Loop.claim(self)
+        return op_stop(self, &self.wake_op)
+
+    cdef int wait_for_operations(self) except -1:
+        cdef io_uring_sync_cancel_reg everything
+        if self.has_drained:
+            # Cancellations wait behind a request with IO_DRAIN as all requests do, so what that waits for is ended at once.
+            memset(&everything, 0, sizeof(everything))
+            everything.fd = -1
+            everything.flags = IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL
+            everything.timeout.tv_sec = 1
+            register_with(&self.core.ring, IORING_REGISTER_SYNC_CANCEL, &everything, 1)
+        return Loop.wait_for_operations(self)
 
     def __repr__(self):
         return describe(self, "Ring")
@@ -294,18 +321,14 @@ cdef int enter(Loop owner, uint64_t count, int64_t until_ns) except -1:
 
 cdef int wait(Loop owner, uint64_t count, int64_t until_ns) except -1:
     cdef int64_t limit_ns
-    if not owner.sees_interrupts:
-        watch_signals(owner)
-    run_handlers(owner)  # what comes from here on leaves a byte in the pipe
     while ready(owner) < count and (owner.core.requests or owner.core.inbox != NULL):
-        if owner.core.is_signalled:
-            run_signal_handlers(owner)
+        run_handlers(owner)
         limit_ns = LE_WAIT_FOREVER
         if until_ns != LE_NS_NEVER:
             limit_ns = until_ns - le_clock_ns()
             if limit_ns <= 0:
                 break
-        if count - ready(owner) > 1 and not 0 <= limit_ns <= WAIT_SLICE_NS:
+        if owner.in_main_thread and not 0 <= limit_ns <= WAIT_SLICE_NS:
             limit_ns = WAIT_SLICE_NS
         owner.enter(count - ready(owner), limit_ns)
         owner.release_finished()

@@ -29,15 +29,15 @@ struct le_raw {
 };
 _Static_assert(sizeof(struct le_raw) == 32, "le_raw is part of a Request");
 
-/* An operation that asks for the rest of its bytes has their number in `total`; a raw request has its le_raw there. */
-static inline struct le_raw *le_raw_of(const struct le_operation *operation)
+/* Both stand in the same object: op.fd, which is for the use of the class, has the distance. */
+static inline struct le_raw *le_raw_of(struct le_operation *operation)
 {
-    return (struct le_raw *)(uintptr_t)operation->total;
+    return (struct le_raw *)((char *)operation + operation->op.fd);
 }
 
 static inline void le_raw_begin(struct le_raw *raw, struct le_operation *operation)
 {
-    operation->total = (uintptr_t)raw;
+    operation->op.fd = (int32_t)((char *)raw - (char *)operation);
 }
 
 static inline void le_raw_free(struct le_raw *raw)

@@ -44,8 +44,9 @@ def _nop(self, callback=None, *, flags=0):
         Never called within this method. For a request that is answered many times it is called each time, and the last time
         is the one without ``CQE_F_MORE``. None: ``Request.result()`` has ``res`` when it is done.
     :param flags: how the request is treated, an int, 0 or ``Ring.FIXED_FILE`` (the fd is the place of a direct descriptor, see
-        ``register_files``), ``IO_DRAIN``, ``IO_LINK``, ``IO_HARDLINK`` (the next request begins after this one), ``ASYNC``,
-        ``CQE_SKIP_SUCCESS`` (the callback hears of failures only).
+        ``register_files``), ``IO_LINK``, ``IO_HARDLINK`` (the next request begins after this one), ``ASYNC``, ``CQE_SKIP_SUCCESS`` (the
+        callback hears of failures only), ``IO_DRAIN`` (all requests before it have to end, which those of a loop do not: for a
+        ring that is used alone, and not after ``Request.cancel``).
     :returns: the ``Request``; ``res`` is 0.
     :raises NotImplementedError: the running kernel does not have the operation; the message names one that has.
     :raises ValueError, TypeError: an argument is out of range, or has a wrong type.
@@ -213,12 +214,11 @@ def _timeout_update(self, request, after, callback=None, *, timeout_flags=0, fla
     """
     cdef Request made = raw_new(self, callback, flags, None)
     cdef uint64_t target = raw_target(made, request)
-    cdef uint32_t how = integer_within(timeout_flags, "timeout_flags", 0, UINT32_MAX)
+    cdef uint32_t how = IORING_TIMEOUT_UPDATE | integer_within(timeout_flags, "timeout_flags", 0, UINT32_MAX)
     raw_fill(made, IORING_OP_TIMEOUT_REMOVE, -1, <void *><uintptr_t>target, 0, <uintptr_t>moment(made, after))
-    if isinstance(request, Request) and (<Request>request).core.sqe.opcode == IORING_OP_LINK_TIMEOUT:
-        made.core.sqe.rw_flags = how | IORING_LINK_TIMEOUT_UPDATE
-    else:
-        made.core.sqe.rw_flags = how | IORING_TIMEOUT_UPDATE
+    if (<Operation>request).core.sqe.opcode == IORING_OP_LINK_TIMEOUT:
+        how |= IORING_LINK_TIMEOUT_UPDATE
+    made.core.sqe.rw_flags = how
     return raw_start(made)
 
 

@@ -46,6 +46,7 @@ cdef extern from "le_compat.h" nogil:
         IORING_REGISTER_FILES_UPDATE
         IORING_REGISTER_IOWQ_MAX_WORKERS
         IORING_REGISTER_RESTRICTIONS
+        IORING_REGISTER_SYNC_CANCEL
         IORING_RESTRICTION_REGISTER_OP
         IORING_RESTRICTION_SQE_FLAGS_ALLOWED
         IORING_RESTRICTION_SQE_OP
@@ -55,7 +56,7 @@ cdef extern from "le_compat.h" nogil:
 
 cdef enum:
     FLAGS_ALL = 0x7f    # IOSQE_*
-    REGISTER_OPS = 24  # those a restricted ring may allow: 0 .. 23
+    REGISTER_OPS = 25  # those a restricted ring may allow: 0 .. 24
     BUFFERS_MAX = 16384  # IORING_MAX_REG_BUFFERS of the kernel
 
 
@@ -341,7 +342,7 @@ def _restrict(self, *operations, registrations=False):
     :raises OSError: it was restricted already (EBUSY).
     :raises TypeError, LoopClosedError, WrongThreadError: as told by their names.
 
-    What rings and loops need for themselves is always allowed: POLL_ADD (to be woken, and for ``Loop.io`` and ``Loop.signal``),
+    What loops need for themselves is always allowed: POLL_ADD (to be woken, and for ``Loop.io`` and ``Loop.signal``),
     ASYNC_CANCEL (to end requests), TIMEOUT (for ``fileno``), and the registration of an eventfd. Operations of a loop, such as
     ``Loop.read``, are refused with EACCES like others. Stands on IORING_REGISTER_RESTRICTIONS. See io_uring_register(2).
     """
@@ -363,7 +364,7 @@ def _restrict(self, *operations, registrations=False):
     table[count].sqe_flags = FLAGS_ALL
     count += 1
     for number in range(<unsigned>REGISTER_OPS):
-        if is_open or number == IORING_REGISTER_EVENTFD:
+        if is_open or number in (IORING_REGISTER_EVENTFD, IORING_REGISTER_SYNC_CANCEL):
             table[count].opcode = IORING_RESTRICTION_REGISTER_OP
             table[count].register_op = number
             count += 1

@@ -29,6 +29,11 @@ cdef extern from "le_compat.h" nogil:
     enum:
         LE_URING_OPERATIONS
         IOSQE_CQE_SKIP_SUCCESS
+        IOSQE_IO_DRAIN
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        MSG_CMSG_CLOEXEC
 
 cdef extern from *:
     """
@@ -73,6 +78,11 @@ cdef class Request(Operation):
         le_raw_free(&self.raw)
 
     @property
+    def loop(self):
+        """The loop of the ring; None if the ring is used alone."""
+        return None if isinstance(self.owner, RingLoop) else self.owner
+
+    @property
     def message(self):
         """Of ``recvmsg``, once it is done: the length of the address, the length of the ancillary data, and the flags (MSG_*)
         that came with the message, a tuple of three ints. None otherwise."""
@@ -93,6 +103,10 @@ cdef Request raw_new(object ring, object callback, object flags, object where):
     self.function = callback
     self.where = where
     self.raw.flags = flags_argument(flags)
+    if unlikely(self.raw.flags & IOSQE_IO_DRAIN):
+        if not (<Ring>ring).is_alone:
+            raise ValueError("flags: IO_DRAIN waits for the end of all requests before it, and some of a loop never end")
+        (<RingLoop>self.owner).has_drained = True
     return self
 
 
@@ -277,7 +291,8 @@ cdef int finish(Request self) except -1:
             result = -ECANCELED
         if self.header != NULL:
             if result >= 0:
-                self.parts = (self.header.msg_namelen, self.header.msg_controllen, self.header.msg_flags)
+                self.parts = (self.header.msg_namelen, self.header.msg_controllen,
+                              self.header.msg_flags & ~MSG_CMSG_CLOEXEC)
             self.header = NULL
         if not self.core.flags & LE_OPERATION_KEPT:
             if <PyObject *>self.view.obj != NULL:

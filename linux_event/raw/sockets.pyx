@@ -280,7 +280,7 @@ def _send_zc(self, fd, data, msg_flags=0, callback=None, *, address=None, poll_f
     :param callback: as for ``nop``: it is called twice, with the number of bytes, or the error, and ``CQE_F_MORE``, and when
         the kernel has let go of the data with ``CQE_F_NOTIF``; once only where nothing was sent.
     :param flags: as for ``nop``.
-    :returns: the ``Request``; ``res`` is the number of bytes that were taken.
+    :returns: the ``Request``; ``res`` is the number of bytes that were taken, that of ``Request.result()`` the notification's.
     :raises NotImplementedError, ValueError, TypeError, OSError, LoopClosedError, WrongThreadError: as for ``nop``.
 
     Stands on IORING_OP_SEND_ZC. See io_uring_enter(2), send(2).

@@ -1,0 +1,10 @@
+import faulthandler; faulthandler.dump_traceback_later(5, exit=True)
+from linux_event import Ring
+r=Ring(8)
+print(r)
+q=r.nop(lambda *a: print(a)); print(r.submit_and_wait(1,0.1), r.reap())
+q=r.nop(lambda *a: print(a),flags=Ring.ASYNC); print(r.submit_and_wait(1,0.1), r.reap())
+print(q)
+q=r.nop(lambda *a: print(a),flags=Ring.IO_DRAIN); print(r.submit_and_wait(1,0.1), r.reap())
+print(q)
+r.close()
