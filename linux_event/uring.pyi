@@ -17,6 +17,7 @@ _Callback: TypeAlias = Callable[[int, int], object] | None
 
 def pretend(*operations: str) -> None: ...
 
+@disjoint_base
 class RingLoop(Loop): ...
 
 @disjoint_base

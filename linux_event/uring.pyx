@@ -25,6 +25,7 @@ import weakref
 
 from linux_event.errors import LoopClosedError
 from linux_event.features import Features
+from linux_event.ring import probe
 
 cdef extern from "le_compat.h" nogil:
     struct io_uring_sync_cancel_reg:
@@ -385,11 +386,10 @@ def pretend(*operations):
     """For tests: let operations, by the kernel's names, be lacking from now on; without a name: ask the kernel again."""
     global known_features
     from linux_event.diagnosis import OPERATION_NAMES
-    known_features = None
-    if operations:
-        for name in operations:
-            supported[OPERATION_NAMES.index(name)] = 0
-        known_features = Features(name for code, name in enumerate(OPERATION_NAMES) if supported[code])
+    probed = probe()
+    for code, name in enumerate(OPERATION_NAMES):
+        supported[code] = name in probed["operations"] and name not in operations
+    known_features = Features({*probed["operations"], *probed["features"]} - {*operations})
 
 
 # -- The ring of a loop ------------------------------------------------------------------------------------------------
