@@ -346,26 +346,21 @@ cdef extern from "le_outcome.h" nogil:
     le_op_verdict le_operation_on_part(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
 
 cdef extern from "le_raw.h" nogil:
-    struct le_raw_result:
-        int32_t result
-        uint32_t flags
     struct le_raw:
+        int32_t *pipe
         uint32_t count
         uint8_t flags
         bint opens_fd
-        bint is_lost
-        int32_t *pipe
     le_raw *le_raw_of(le_operation *operation)
     void le_raw_begin(le_raw *raw, le_operation *operation)
-    void le_raw_free(le_raw *raw)
     void le_raw_prep(le_op *op, io_uring_sqe *sqe)
     le_op_verdict le_raw_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
-    bint le_raw_push(le_loop *loop, le_operation *operation, int32_t result, uint32_t flags)
-    le_raw_result le_raw_pop(le_loop *loop, le_operation *operation)
+    le_result le_raw_pop(le_loop *loop, le_operation *operation)
     void le_raw_drop(const le_raw *raw, int64_t result)
     void le_raw_drop_all(le_loop *loop, le_operation *operation)
     uint32_t le_raw_chain(le_loop *loop, const le_op_class *first, const le_op_class *last, le_op **before)
     void le_raw_link(le_op *before, le_op *op)
+    bint le_raw_is_full(const le_loop *loop)
     uint64_t le_raw_queued(const le_loop *loop)
     void le_raw_fill(io_uring_sqe *sqe, uint8_t opcode, int fd, uint64_t addr, uint32_t len, uint64_t off)
     le_op_verdict le_message_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags)

@@ -13,7 +13,7 @@ from libc.string cimport memset
 from linux_event.arguments cimport integer_within, seconds_to_ns
 from linux_event.core cimport (
     LE_NS_NEVER, LE_LOOP_CLOSED, LE_LOOP_FORKED, LE_LOOP_OPEN, LE_WAIT_FOREVER, le_clock_after, le_clock_ns, le_loop_reap,
-    le_raw_queued, le_ring_cq_ready, le_ring_is_flagged,
+    le_raw_is_full, le_raw_queued, le_ring_cq_ready, le_ring_is_flagged,
 )
 from linux_event.engine cimport Engine
 from linux_event.loop cimport Loop, add_property, loop_close
@@ -160,8 +160,8 @@ Stands on io_uring_setup(2). Use it in a ``with`` statement, or call ``close``.
 
         :param n: wait for this many results, an int, 0 or more, those that were there before included.
         :param timeout: seconds, int or float, 0 or more; None: no limit.
-        :returns: how many results are there for ``reap``, an int: fewer than ``n`` after ``timeout``, or where nothing is in
-            flight any more.
+        :returns: how many results are there for ``reap``, an int: fewer than ``n`` after ``timeout``, where nothing is in
+            flight any more, or where more results of requests that are answered many times have come than the ring keeps.
         :raises RuntimeError: it is the ring of a loop.
         :raises ValueError, TypeError: an argument is out of range or has a wrong type.
         :raises LoopClosedError, WrongThreadError, OSError: as for ``submit``.
@@ -324,6 +324,8 @@ cdef int wait(Loop owner, uint64_t count, int64_t until_ns) except -1:
     cdef int64_t limit_ns
     while ready(owner) < count and (owner.core.requests or owner.core.inbox != NULL):
         run_handlers(owner)
+        if le_raw_is_full(&owner.core):
+            break  # there is no room for more before these have been taken
         limit_ns = LE_WAIT_FOREVER
         if until_ns != LE_NS_NEVER:
             limit_ns = until_ns - le_clock_ns()

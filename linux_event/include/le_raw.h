@@ -5,29 +5,21 @@
 #ifndef LE_RAW_H
 #define LE_RAW_H
 
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "le_outcome.h"
-
-struct le_raw_result {
-    int32_t result;
-    uint32_t flags;
-};
-_Static_assert(sizeof(struct le_raw_result) == 8, "le_raw_result is what a completion says");
+#include "le_results.h"
 
 struct le_raw {
-    struct le_raw_result *results; /* a ring of `capacity`, which is a power of two; the final one stands in the operation */
-    int32_t *pipe;                 /* where the kernel puts the two fds of a pipe, or NULL */
-    uint32_t capacity;
-    uint32_t first;
-    uint32_t count;
-    uint8_t flags;    /* IOSQE_*, as the user gave them */
-    uint8_t opens_fd; /* a result that is not negative is an fd, which nobody else will close */
-    uint8_t is_lost;  /* there was no memory for a result */
+    int32_t *pipe;                  /* where the kernel puts the two fds of a pipe, or NULL */
+    struct le_result_queue results; /* not told yet; the final one stands in the operation */
+    uint32_t count;                 /* of them */
+    uint8_t flags;                  /* IOSQE_*, as the user gave them */
+    uint8_t opens_fd;               /* a result that is not negative is an fd, which nobody else will close */
+    uint8_t reserved[2];
 };
-_Static_assert(sizeof(struct le_raw) == 32, "le_raw is part of a Request");
+_Static_assert(sizeof(struct le_raw) == 24, "le_raw is part of a Request");
 
 /* Both stand in the same object: op.fd, which is for the use of the class, has the distance. */
 static inline struct le_raw *le_raw_of(struct le_operation *operation)
@@ -38,12 +30,6 @@ static inline struct le_raw *le_raw_of(struct le_operation *operation)
 static inline void le_raw_begin(struct le_raw *raw, struct le_operation *operation)
 {
     operation->op.fd = (int32_t)((char *)raw - (char *)operation);
-}
-
-static inline void le_raw_free(struct le_raw *raw)
-{
-    free(raw->results);
-    raw->results = NULL;
 }
 
 static inline void le_raw_fill(struct io_uring_sqe *sqe, uint8_t opcode, int fd, uint64_t addr, uint32_t len, uint64_t off)
@@ -71,34 +57,12 @@ static inline void le_raw_drop(const struct le_raw *raw, int64_t result)
     }
 }
 
-/* Keep a result that is not the final one. Returns 0 if there is no memory for it. */
-static inline int le_raw_push(struct le_loop *loop, struct le_operation *operation, int32_t result, uint32_t flags)
-{
-    struct le_raw *raw = le_raw_of(operation);
-    if (raw->count == raw->capacity) {
-        uint32_t capacity = raw->capacity ? 2 * raw->capacity : 8;
-        struct le_raw_result *results = capacity ? malloc(capacity * sizeof *results) : NULL;
-        if (!results)
-            return 0;
-        for (uint32_t i = 0; i < raw->count; i++)
-            results[i] = raw->results[(raw->first + i) & (raw->capacity - 1)];
-        free(raw->results);
-        raw->results = results;
-        raw->capacity = capacity;
-        raw->first = 0;
-    }
-    loop->more_results += raw->count != 0;
-    raw->results[(raw->first + raw->count++) & (raw->capacity - 1)] = (struct le_raw_result){result, flags};
-    le_watcher_collect(loop, &operation->head, LE_LANE_COMPLETIONS);
-    return 1;
-}
-
 /* Take the oldest of the results that are kept; where more is to be told the request is collected once more. */
-static inline struct le_raw_result le_raw_pop(struct le_loop *loop, struct le_operation *operation)
+static inline struct le_result le_raw_pop(struct le_loop *loop, struct le_operation *operation)
 {
     struct le_raw *raw = le_raw_of(operation);
-    struct le_raw_result result = raw->results[raw->first];
-    raw->first = (raw->first + 1) & (raw->capacity - 1);
+    struct le_result result = *le_results_first(&loop->results, &raw->results);
+    le_results_drop(&loop->results, &raw->results);
     raw->count--;
     if (raw->count || operation->flags & LE_OPERATION_ENDED) {
         loop->more_results--;
@@ -114,8 +78,8 @@ static inline void le_raw_drop_all(struct le_loop *loop, struct le_operation *op
         return;
     loop->more_results -= raw->count - !(operation->flags & LE_OPERATION_ENDED);
     for (; raw->count; raw->count--) {
-        le_raw_drop(raw, raw->results[raw->first].result);
-        raw->first = (raw->first + 1) & (raw->capacity - 1);
+        le_raw_drop(raw, le_results_first(&loop->results, &raw->results)->result);
+        le_results_drop(&loop->results, &raw->results);
     }
 }
 
@@ -129,12 +93,19 @@ static inline enum le_op_verdict le_raw_on_cqe(struct le_loop *loop, struct le_o
         le_operation_end(loop, operation, result);
     } else if (operation->flags & LE_OPERATION_CANCELLED) {
         le_raw_drop(raw, result);
-    } else if (!le_raw_push(loop, operation, result, flags)) {
-        le_raw_drop(raw, result);
-        raw->is_lost = 1;
+    } else {
+        if (!le_results_push(&loop->results, &raw->results, result, flags))
+            return LE_OP_LATER;
+        loop->more_results += raw->count++ != 0;
         le_watcher_collect(loop, &operation->head, LE_LANE_COMPLETIONS);
     }
     return LE_OP_END;
+}
+
+/* Whether results of requests that are answered many times have to wait in the kernel's queue. */
+static inline int le_raw_is_full(const struct le_loop *loop)
+{
+    return loop->results.items && !loop->results.free_first;
 }
 
 /* How many requests wait to be submitted, without those of the loop itself. */
@@ -182,6 +153,9 @@ static inline void le_raw_link(struct le_op *before, struct le_op *op)
     le_link_leave(&op->link);
     le_list_push(before->link.next, &op->link); /* in front of what follows it */
     before->linked = 1;
+    op->chained = 1;
+    LE_OPERATION_OF_OP(before)->follower = LE_OPERATION_OF_OP(op);
+    LE_OPERATION_OF_OP(op)->leader = LE_OPERATION_OF_OP(before);
     LE_OPERATION_OF_OP(before)->flags |= LE_OPERATION_CHAINED;
     LE_OPERATION_OF_OP(op)->flags |= LE_OPERATION_CHAINED;
 }
@@ -193,9 +167,7 @@ static inline void le_raw_link(struct le_op *before, struct le_op *op)
 static inline enum le_op_verdict le_message_on_cqe(struct le_loop *loop, struct le_op *op, int32_t result, uint32_t flags)
 {
     (void)op;
-    if (loop->inbox)
-        (void)loop->inbox->cls->on_cqe(loop, loop->inbox, result, flags);
-    return LE_OP_END;
+    return loop->inbox ? loop->inbox->cls->on_cqe(loop, loop->inbox, result, flags) : LE_OP_END;
 }
 
 #endif

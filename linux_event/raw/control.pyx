@@ -1,7 +1,7 @@
 """Raw requests about requests: nothing, readiness, time, cancellation, messages between rings, buffers that are provided."""
 
 cimport cython
-from libc.stdint cimport INT32_MAX, INT32_MIN, UINT32_MAX, int64_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport INT32_MAX, UINT32_MAX, int64_t, uint32_t, uint64_t, uintptr_t
 from linux_event.arguments cimport callable_argument, flag_argument, integer_within, seconds_to_ns
 from linux_event.core cimport LE_LOOP_OPEN, LE_NS_PER_S, le_raw_drop_all, le_watcher_unpend
 from linux_event.liburing cimport IOSQE_FIXED_FILE, __kernel_timespec
@@ -291,7 +291,7 @@ def _msg_ring(self, ring, value, callback=None, *, flags=0):
     """Send an int to another ring, of whatever thread: its ``on_message`` is called.
 
     :param ring: a ``Ring``, which has to have been used before: the ring of a loop that has run, or one that has submitted.
-    :param value: an int of 32 bits.
+    :param value: an int, 0 .. 2147483647.
     :param callback, flags: as for ``nop``.
     :returns: the ``Request``; ``res`` is 0 when the message stands in the other ring's queue, -EBADFD if that has not been used.
     :raises NotImplementedError, ValueError, TypeError, OSError, LoopClosedError, WrongThreadError: as for ``nop``;
@@ -306,7 +306,7 @@ def _msg_ring(self, ring, value, callback=None, *, flags=0):
         raise LoopClosedError(f"ring is closed: {ring!r}")
     hold(request, ring)
     raw_fill(request, IORING_OP_MSG_RING, (<Ring>ring).owner.core.ring.uring.ring_fd, NULL,
-             <uint32_t>integer_within(value, "value", INT32_MIN, INT32_MAX), message_address())
+             integer_within(value, "value", 0, INT32_MAX), message_address())
     request.core.sqe.rw_flags = IORING_MSG_RING_FLAGS_PASS
     request.core.sqe.file_index = IORING_CQE_F_MORE
     return raw_start(request)

@@ -12,7 +12,7 @@ from libc.errno cimport EBADF
 from libc.stdint cimport INT32_MAX, INT64_MAX, UINT32_MAX, int32_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memset
 from linux_event.arguments cimport fd_argument, flag_argument, integer_within
-from linux_event.core cimport LE_LOOP_OPEN
+from linux_event.core cimport LE_SLOTS_DIRECT
 from linux_event.engine cimport Engine
 from linux_event.errors cimport check, check_memory
 from linux_event.linux cimport F_GETFD, fcntl
@@ -67,6 +67,15 @@ cdef Engine ring_of(object self):
     return (<Ring>self).owner
 
 
+cdef Engine table_of(object self):
+    """The engine of a ring whose table of direct descriptors is the user's."""
+    cdef Engine owner = ring_of(self)
+    if owner.core.slots.state == LE_SLOTS_DIRECT:
+        raise RuntimeError("the table of direct descriptors of this ring is that of the loop's operations on whole files: "
+                           "call register_files before the first of them, or use a Ring alone")
+    return owner
+
+
 cdef int told(int result, str what) except -1:
     if result < 0:
         raise OSError(-result, os.strerror(-result), what)
@@ -117,15 +126,19 @@ def _register_files(self, fds):
     """Give the ring a table of direct descriptors: requests with ``Ring.FIXED_FILE`` in ``flags`` take a place in it for an fd,
     those with ``file_index`` put a file there. The files stay open, whatever becomes of the fds, until they are taken out.
 
+    A ring has one table. That of a loop is taken by the loop's operations on whole files (``read_file``) when the first of them
+    comes before this call; after it they do without.
+
     :param fds: an iterable of ints or objects with ``fileno()``, None for a place that is empty; or an int, 1 or more: so many
         empty places.
     :raises ValueError: an fd is negative, or there is none.
+    :raises RuntimeError: the loop has the table.
     :raises OSError: an fd is not open (EBADF); there is a table already (EBUSY); more than RLIMIT_NOFILE allows (EMFILE).
     :raises TypeError, LoopClosedError, WrongThreadError: as told by their names.
 
     Stands on IORING_REGISTER_FILES. See io_uring_register(2).
     """
-    cdef Engine owner = ring_of(self)
+    cdef Engine owner = table_of(self)
     cdef io_uring_rsrc_register sparse
     cdef list numbers
     if isinstance(fds, int):
@@ -155,7 +168,7 @@ def _register_files_update(self, offset, fds):
 
     Stands on IORING_REGISTER_FILES_UPDATE. See io_uring_register(2).
     """
-    cdef Engine owner = ring_of(self)
+    cdef Engine owner = table_of(self)
     cdef list numbers = fd_numbers(fds)
     if not numbers:
         raise ValueError("fds must not be empty")
@@ -170,12 +183,13 @@ add_raw_method("register_files_update", _register_files_update)
 def _unregister_files(self):
     """Take the table of direct descriptors away. Requests in flight keep the files that they work on.
 
+    :raises RuntimeError: the loop has the table.
     :raises OSError: there is none (ENXIO).
     :raises LoopClosedError, WrongThreadError: as told by their names.
 
     Stands on IORING_UNREGISTER_FILES. See io_uring_register(2).
     """
-    cdef Engine owner = ring_of(self)
+    cdef Engine owner = table_of(self)
     told(register_with(&owner.core.ring, IORING_UNREGISTER_FILES, NULL, 0), "unregister_files")
 
 
@@ -195,6 +209,7 @@ def _files_update(self, offset, fds, callback=None, *, flags=0):
     Stands on IORING_OP_FILES_UPDATE. See io_uring_register(2).
     """
     cdef Request request = raw_new(self, callback, flags, None)
+    table_of(self)
     cdef list numbers = fd_numbers(fds)
     cdef int32_t *array = <int32_t *>raw_memory(request, max(len(numbers), 1) * sizeof(int32_t))
     fill_numbers(array, numbers)

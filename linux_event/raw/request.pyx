@@ -13,12 +13,13 @@ from libc.stdint cimport INT32_MAX, int64_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memset
 from linux_event.arguments cimport callable_argument, integer_within
 from linux_event.core cimport (
-    LE_OP_ABI, LE_OP_IN_FLIGHT, LE_OPERATION_CANCELLED, LE_OPERATION_CHAINED, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_PART_MAX,
+    LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_OP_IN_FLIGHT, LE_OPERATION_CANCELLED, LE_OPERATION_CHAINED, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_PART_MAX,
     LE_WATCHER_ABI, LE_WATCHER_PENDING, le_message_on_cqe, le_op, le_op_class, le_operation_enter, le_operation_leave,
-    le_raw_begin, le_raw_chain, le_raw_drop, le_raw_drop_all, le_raw_fill, le_raw_free, le_raw_link, le_raw_on_cqe, le_raw_pop,
-    le_raw_prep, le_raw_result, le_watcher_function, le_watcher_is, le_watcher_unpend,
+    le_raw_begin, le_raw_chain, le_raw_drop, le_raw_drop_all, le_raw_fill, le_raw_link, le_raw_on_cqe, le_raw_pop,
+    le_raw_prep, le_result, le_results_reserve, le_watcher_function, le_watcher_is, le_watcher_unpend,
 )
 from linux_event.engine cimport Engine, loop_changed
+from linux_event.errors cimport check_memory
 from linux_event.liburing cimport IOSQE_FIXED_FILE, IOSQE_IO_HARDLINK, IOSQE_IO_LINK
 from linux_event.linux cimport AT_FDCWD, ECANCELED
 from linux_event.operation cimport Operation, kind_begin, operation_fd, operation_kind, operation_start
@@ -58,6 +59,7 @@ cdef le_op_class message_class
 message_class.abi = LE_OP_ABI
 message_class.name = "message"
 message_class.on_cqe = le_message_on_cqe
+message_class.interest = LE_OP_EVERY_COMPLETION
 cdef le_op message_op
 message_op.cls = &message_class
 message_op.state = LE_OP_IN_FLIGHT
@@ -75,7 +77,6 @@ cdef class Request(Operation):
     def __dealloc__(self):
         if le_watcher_is(&self.core.head, LE_WATCHER_PENDING):
             le_watcher_unpend(&self.owner.core, &self.core.head)
-        le_raw_free(&self.raw)
 
     @property
     def loop(self):
@@ -119,10 +120,16 @@ cdef inline unsigned flags_argument(object flags) except? 255:
 
 cdef int raw_fill(Request self, unsigned opcode, int fd, const void *address, uint32_t length, uint64_t offset) except -1:
     operation_guard(opcode)
-    self.kind = &kinds[opcode]
+    set_kind(self, opcode)
+    le_raw_fill(&self.core.sqe, opcode, fd, <uintptr_t>address, length, offset)
+    return 0
+
+
+cdef int set_kind(Request self, unsigned code) except -1:
+    check_memory(le_results_reserve(&self.owner.core.results, self.owner.batch_max))
+    self.kind = &kinds[code]
     self.core.head.cls = &self.kind.dispatch
     self.core.op.cls = &self.kind.request
-    le_raw_fill(&self.core.sqe, opcode, fd, <uintptr_t>address, length, offset)
     return 0
 
 
@@ -250,9 +257,7 @@ cdef uint64_t message_address() noexcept:
 
 cdef Request inbox_new(object ring, object callback):
     cdef Request self = raw_new(ring, callback, 0, None)
-    self.kind = &kinds[LE_URING_OPERATIONS]
-    self.core.head.cls = &self.kind.dispatch
-    self.core.op.cls = &self.kind.request
+    set_kind(self, LE_URING_OPERATIONS)
     return self
 
 
@@ -261,7 +266,7 @@ cdef Request inbox_new(object ring, object callback):
 cdef int dispatch(void *operation) except -1:
     """The loop calls what it has collected: a result, one of several or the last."""
     cdef Request self = <Request>operation
-    cdef le_raw_result first
+    cdef le_result first
     if self.core.flags & LE_OPERATION_CANCELLED:
         le_raw_drop_all(&self.owner.core, &self.core)
         if not self.core.flags & LE_OPERATION_ENDED:
@@ -270,9 +275,6 @@ cdef int dispatch(void *operation) except -1:
     elif self.raw.count:
         first = le_raw_pop(&self.owner.core, &self.core)
         return tell(self, self.function, first.result, first.flags)
-    if unlikely(self.raw.is_lost):
-        self.raw.is_lost = False
-        self.owner.tell(self, MemoryError(f"a result of {self!r} is lost"))
     if self.core.flags & LE_OPERATION_ENDED:
         finish(self)
     else:
@@ -356,12 +358,16 @@ cdef int call_done(Request self, object function) except -1:
 cdef int make_kinds() except -1:
     from linux_event.diagnosis import OPERATION_NAMES
     cdef unsigned code
+    # Failures that do not end a chain, see le_chain_release(). Links that the user makes are as the kernel has them.
+    lenient = {"FSYNC", "SYNC_FILE_RANGE", "FALLOCATE", "STATX", "FTRUNCATE", "RENAMEAT", "UNLINKAT", "MKDIRAT", "LINKAT",
+               "SYMLINKAT"}
     for code, name in enumerate((*OPERATION_NAMES, "inbox")):
         kind_names.append(name.lower().encode())
         kind_begin(&kinds[code], PyBytes_AS_STRING(kind_names[code]))
         kinds[code].request.prep = le_raw_prep
         kinds[code].request.on_cqe = le_raw_on_cqe
         kinds[code].dispatch.on_dispatch = <le_watcher_function>dispatch
+        kinds[code].is_lenient = name in lenient
     return 0
 
 

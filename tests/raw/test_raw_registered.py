@@ -82,6 +82,30 @@ def test_opening_reading_and_closing_in_one_chain(driver, file):
     assert driver.do("read", 0, buffer, 0, flags=Ring.FIXED_FILE) == -EBADF
 
 
+@pytest.mark.parametrize("who_first", ["loop", "user"])
+def test_the_table_of_a_loop(who_first, file):
+    """Whole files are read either way, and nobody takes the loop's table away."""
+    with driven("loop") as driver:
+        if who_first == "user":
+            driver.ring.register_files([file])
+        told = []
+        driver.loop.read_file(file.name, lambda result, error: told.append((result, error)))
+        driver.until(lambda: told)
+        assert told == [(bytes(range(256)), None)]
+        if who_first == "user":
+            assert driver.do("read", 0, bytearray(5), 0, flags=Ring.FIXED_FILE) == 5
+            driver.ring.unregister_files()
+            return
+        for method, args in (
+            ("register_files", ([file],)),
+            ("register_files_update", (0, [file])),
+            ("files_update", (0, [file])),
+            ("unregister_files", ()),
+        ):
+            with pytest.raises(RuntimeError, match="whole files"):
+                getattr(driver.ring, method)(*args)
+
+
 # -- Buffers -----------------------------------------------------------------------------------------------------------
 
 
