@@ -76,7 +76,9 @@ def driven(kind, **keywords):
 def inet(address):
     """The sockaddr of ("127.0.0.1", port)."""
     host, port = address
-    return struct.pack("=HH4s8x", 2, int.from_bytes(port.to_bytes(2, "big"), "little"), bytes(map(int, host.split("."))))
+    return struct.pack(
+        "=HH4s8x", 2, int.from_bytes(port.to_bytes(2, "big"), "little"), bytes(map(int, host.split(".")))
+    )
 
 
 def unix(path):

@@ -153,7 +153,6 @@ static inline void le_raw_link(struct le_op *before, struct le_op *op)
     le_link_leave(&op->link);
     le_list_push(before->link.next, &op->link); /* in front of what follows it */
     before->linked = 1;
-    op->chained = 1;
     LE_OPERATION_OF_OP(before)->follower = LE_OPERATION_OF_OP(op);
     LE_OPERATION_OF_OP(op)->leader = LE_OPERATION_OF_OP(before);
     LE_OPERATION_OF_OP(before)->flags |= LE_OPERATION_CHAINED;

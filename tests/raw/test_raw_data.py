@@ -60,7 +60,9 @@ def test_write(driver, file, pipe):
     assert driver.do("write", file, array("i", [1, 2]), 0) == 8
     assert content(file)[:8] == array("i", [1, 2]).tobytes()
     assert driver.do("write", pipe.r, b"x") == -EBADF  # not open for writing
-    assert driver.do("write", pipe.w, b"x", 5) == -ESPIPE or pipe.take() == b"x"  # the kernel ignores the offset, or not
+    assert (
+        driver.do("write", pipe.w, b"x", 5) == -ESPIPE or pipe.take() == b"x"
+    )  # the kernel ignores the offset, or not
 
 
 def test_writev(driver, file, pipe):
@@ -89,7 +91,14 @@ def test_fixed_buffers(driver, file, folder):
 
 @pytest.mark.parametrize(
     ("index", "size", "start", "named"),
-    [(2, 1, 0, "index"), (0, 65, 0, "size"), (0, 1, 64, "size"), (0, 64, 1, "size"), (0, 0, 65, "start"), (1, -1, 0, "size")],
+    [
+        (2, 1, 0, "index"),
+        (0, 65, 0, "size"),
+        (0, 1, 64, "size"),
+        (0, 64, 1, "size"),
+        (0, 0, 65, "start"),
+        (1, -1, 0, "size"),
+    ],
 )
 def test_what_is_not_within_a_fixed_buffer_is_refused(driver, file, index, size, start, named):
     driver.ring.register_buffers([bytearray(64), bytearray(64)])

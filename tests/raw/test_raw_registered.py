@@ -57,7 +57,14 @@ def test_changing_the_table(driver, file, pipe):
 
 
 def test_files_that_are_none(driver):
-    cases = (([], ValueError), ([-2], ValueError), (["x"], TypeError), (5.0, TypeError), (0, ValueError), (True, TypeError))
+    cases = (
+        ([], ValueError),
+        ([-2], ValueError),
+        (["x"], TypeError),
+        (5.0, TypeError),
+        (0, ValueError),
+        (True, TypeError),
+    )
     for wrong, error in cases:
         with pytest.raises(error):
             driver.ring.register_files(wrong)

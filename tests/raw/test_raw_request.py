@@ -234,7 +234,25 @@ def test_arguments_of_wrong_types(name):
     seed = random.randrange(1 << 32)
     print("seed", seed)
     chance = random.Random(seed)
-    values = [None, 0, -1, 1, 1 << 70, "", "x\0", b"", bytearray(3), 1.5, [], [None], [bytearray(1)], {}, print, True, ()]
+    values = [
+        None,
+        0,
+        -1,
+        1,
+        1 << 70,
+        "",
+        "x\0",
+        b"",
+        bytearray(3),
+        1.5,
+        [],
+        [None],
+        [bytearray(1)],
+        {},
+        print,
+        True,
+        (),
+    ]
     parameters = list(inspect.signature(vars(Ring)[name]).parameters.values())[1:]
     with Loop() as loop:
         ring = loop.ring
