@@ -14,9 +14,9 @@ from libc.string cimport memset
 from linux_event.arguments cimport callable_argument, integer_within
 from linux_event.core cimport (
     LE_OPERATION_CANCELLED, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_OP_IN_FLIGHT,
-    LE_PART_MAX, LE_WATCHER_PENDING, le_message_on_cqe, le_op, le_op_class, le_operation_enter, le_operation_leave,
-    le_raw_begin, le_raw_chain, le_raw_drop, le_raw_drop_all, le_raw_fill, le_raw_link, le_raw_on_cqe, le_raw_pop,
-    le_raw_prep, le_result, le_results_reserve, le_watcher_function, le_watcher_is, le_watcher_unpend,
+    LE_PART_MAX, LE_WATCHER_ACTIVE, LE_WATCHER_PENDING, le_message_on_cqe, le_op, le_op_class, le_operation_enter,
+    le_operation_leave, le_raw_begin, le_raw_chain, le_raw_drop, le_raw_drop_all, le_raw_fill, le_raw_link, le_raw_on_cqe,
+    le_raw_pop, le_raw_prep, le_result, le_results_reserve, le_watcher_function, le_watcher_is, le_watcher_unpend,
 )
 from linux_event.engine cimport Engine, loop_changed
 from linux_event.errors cimport check_memory
@@ -259,6 +259,7 @@ cdef uint64_t message_address() noexcept:
 cdef Request inbox_new(object ring, object callback):
     cdef Request self = raw_new(ring, callback, 0, None)
     set_kind(self, LE_URING_OPERATIONS)
+    self.core.head.flags = LE_WATCHER_ACTIVE  # to the lanes
     return self
 
 
