@@ -44,9 +44,9 @@ def _nop(self, callback=None, *, flags=0):
         Never called within this method. For a request that is answered many times it is called each time, and the last time
         is the one without ``CQE_F_MORE``. None: ``Request.result()`` has ``res`` when it is done.
     :param flags: how the request is treated, an int, 0 or ``Ring.FIXED_FILE`` (the fd is the place of a direct descriptor, see
-        ``register_files``), ``IO_LINK``, ``IO_HARDLINK`` (the next request begins after this one), ``ASYNC``, ``CQE_SKIP_SUCCESS`` (the
-        callback hears of failures only), ``IO_DRAIN`` (all requests before it have to end, which those of a loop do not: for a
-        ring that is used alone, and not after ``Request.cancel``).
+        ``register_files``), ``IO_LINK``, ``IO_HARDLINK`` (the next request begins after this one), ``ASYNC``,
+        ``CQE_SKIP_SUCCESS`` (the callback hears of failures only), ``IO_DRAIN`` (all requests before it have to end, which those
+        of a loop do not: for a ring that is used alone, and not after ``Request.cancel``).
     :returns: the ``Request``; ``res`` is 0.
     :raises NotImplementedError: the running kernel does not have the operation; the message names one that has.
     :raises ValueError, TypeError: an argument is out of range, or has a wrong type.

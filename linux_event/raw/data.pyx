@@ -1,7 +1,7 @@
 """Raw requests that move data of files: read and write in all forms, splice, sync, space."""
 
 cimport cython
-from libc.stdint cimport INT32_MAX, INT64_MAX, UINT32_MAX, int32_t, int64_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport INT32_MAX, INT64_MAX, UINT32_MAX, int32_t, uint32_t, uint64_t, uintptr_t
 from linux_event.arguments cimport integer_within
 from linux_event.core cimport LE_PART_MAX
 from linux_event.liburing cimport IOSQE_FIXED_FILE
@@ -94,7 +94,8 @@ def _readv(self, fd, buffers, offset=-1, callback=None, *, rw_flags=0, flags=0):
     return vectored(request, IORING_OP_READV, fd, buffers, True, offset, rw_flags)
 
 
-cdef object vectored(Request request, unsigned opcode, object fd, object buffers, bint is_written_to, object offset, object rw_flags):
+cdef object vectored(Request request, unsigned opcode, object fd, object buffers, bint is_written_to, object offset,
+                     object rw_flags):
     cdef uint32_t count = 0
     cdef iovec *vector = raw_vector(request, buffers, is_written_to, &count)
     raw_fill(request, opcode, raw_fd(request, fd), vector, count, place(offset, "offset"))
@@ -123,8 +124,8 @@ def _read_fixed(self, fd, index, size, offset=-1, callback=None, *, start=0, fla
     return fixed(self, IORING_OP_READ_FIXED, fd, index, size, offset, callback, start, flags)
 
 
-cdef object fixed(object self, unsigned opcode, object fd, object index, object size, object offset, object callback, object start,
-                  object flags):
+cdef object fixed(object self, unsigned opcode, object fd, object index, object size, object offset, object callback,
+                  object start, object flags):
     cdef Request request = raw_new(self, callback, flags, fd)
     cdef uint32_t length = integer_within(size, "size", 0, LE_PART_MAX)
     cdef char *memory = fixed_buffer(request, index, start, length)
@@ -187,7 +188,8 @@ def _read_multishot(self, fd, group, callback=None, *, size=0, flags=0):
     """
     cdef Request request = raw_new(self, callback, flags, fd)
     raw_many(request)
-    raw_fill(request, LE_URING_READ_MULTISHOT, raw_fd(request, fd), NULL, integer_within(size, "size", 0, LE_PART_MAX), <uint64_t>-1)
+    raw_fill(request, LE_URING_READ_MULTISHOT, raw_fd(request, fd), NULL,
+             integer_within(size, "size", 0, LE_PART_MAX), <uint64_t>-1)
     request.core.sqe.flags = IOSQE_BUFFER_SELECT
     request.core.sqe.buf_index = integer_within(group, "group", 0, 65535)
     return raw_start(request)
@@ -298,8 +300,8 @@ def _splice(self, fd_in, fd_out, count, offset_in=-1, offset_out=-1, callback=No
     return spliced(request, IORING_OP_SPLICE, fd_in, fd_out, count, offset_in, offset_out, splice_flags)
 
 
-cdef object spliced(Request request, unsigned opcode, object fd_in, object fd_out, object count, object offset_in, object offset_out,
-                    object splice_flags):
+cdef object spliced(Request request, unsigned opcode, object fd_in, object fd_out, object count, object offset_in,
+                    object offset_out, object splice_flags):
     cdef uint32_t how = integer_within(splice_flags, "splice_flags", 0, UINT32_MAX)
     cdef int source
     if how & <uint32_t>Ring.SPLICE_F_FD_IN_FIXED:

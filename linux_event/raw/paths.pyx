@@ -1,7 +1,7 @@
 """Raw requests on paths: opening, names and folders, status, extended attributes."""
 
 cimport cython
-from libc.stdint cimport INT32_MAX, UINT32_MAX, int64_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport INT32_MAX, UINT32_MAX, uint32_t, uint64_t, uintptr_t
 from linux_event.arguments cimport integer_within
 from linux_event.linux cimport O_CLOEXEC
 from linux_event.raw.request cimport (

@@ -14,7 +14,7 @@ from libc.string cimport memset
 from linux_event.arguments cimport fd_argument, flag_argument, integer_within
 from linux_event.core cimport LE_SLOTS_DIRECT
 from linux_event.engine cimport Engine
-from linux_event.errors cimport check, check_memory
+from linux_event.errors cimport check_memory
 from linux_event.linux cimport F_GETFD, fcntl
 from linux_event.raw.request cimport Request, hold, iovec, raw_fill, raw_memory, raw_new, raw_start
 from linux_event.ring cimport register_with

@@ -13,10 +13,10 @@ from libc.stdint cimport INT32_MAX, int64_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memset
 from linux_event.arguments cimport callable_argument, integer_within
 from linux_event.core cimport (
-    LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_OP_IN_FLIGHT, LE_OPERATION_CANCELLED, LE_OPERATION_CHAINED, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_PART_MAX,
-    LE_WATCHER_ABI, LE_WATCHER_PENDING, le_message_on_cqe, le_op, le_op_class, le_operation_enter, le_operation_leave,
-    le_raw_begin, le_raw_chain, le_raw_drop, le_raw_drop_all, le_raw_fill, le_raw_link, le_raw_on_cqe, le_raw_pop,
-    le_raw_prep, le_result, le_results_reserve, le_watcher_function, le_watcher_is, le_watcher_unpend,
+    LE_OPERATION_CANCELLED, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_OP_IN_FLIGHT,
+    LE_PART_MAX, LE_WATCHER_ACTIVE, LE_WATCHER_PENDING, le_message_on_cqe, le_op, le_op_class, le_operation_enter,
+    le_operation_leave, le_raw_begin, le_raw_chain, le_raw_drop, le_raw_drop_all, le_raw_fill, le_raw_link, le_raw_on_cqe,
+    le_raw_pop, le_raw_prep, le_result, le_results_reserve, le_watcher_function, le_watcher_is, le_watcher_unpend,
 )
 from linux_event.engine cimport Engine, loop_changed
 from linux_event.errors cimport check_memory
@@ -114,7 +114,8 @@ cdef Request raw_new(object ring, object callback, object flags, object where):
 cdef inline unsigned flags_argument(object flags) except? 255:
     cdef unsigned value = integer_within(flags, "flags", 0, 0x7f)
     if unlikely(value & ~<unsigned>FLAGS_GIVEN):
-        raise ValueError(f"flags must be made of FIXED_FILE, IO_DRAIN, IO_LINK, IO_HARDLINK, ASYNC, CQE_SKIP_SUCCESS, not {value}")
+        raise ValueError("flags must be made of FIXED_FILE, IO_DRAIN, IO_LINK, IO_HARDLINK, ASYNC and CQE_SKIP_SUCCESS, "
+                         f"not {value}")
     return value
 
 
@@ -258,6 +259,7 @@ cdef uint64_t message_address() noexcept:
 cdef Request inbox_new(object ring, object callback):
     cdef Request self = raw_new(ring, callback, 0, None)
     set_kind(self, LE_URING_OPERATIONS)
+    self.core.head.flags = LE_WATCHER_ACTIVE  # to the lanes
     return self
 
 

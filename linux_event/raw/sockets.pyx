@@ -1,15 +1,19 @@
-"""Raw requests on sockets. Addresses are the bytes of a sockaddr, as the kernel has them."""
+"""Raw requests on sockets. Addresses are given as for the module socket, or as the bytes of a sockaddr; the kernel gives the
+latter."""
 
 cimport cython
-from libc.stdint cimport INT32_MAX, UINT32_MAX, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport INT32_MAX, UINT32_MAX, uint32_t, uintptr_t
 from linux_event.arguments cimport flag_argument, integer_within
+from linux_event.address cimport address_to_sockaddr, socket_family
 from linux_event.core cimport LE_PART_MAX
+from linux_event.liburing cimport IOSQE_FIXED_FILE
+from linux_event.linux cimport sockaddr_storage
 from linux_event.raw.request cimport (
-    Request, hold, iovec, msghdr, raw_buffer, raw_fd, raw_fill, raw_many, raw_memory, raw_new, raw_slot, raw_start, raw_vector,
+    Request, hold, msghdr, raw_buffer, raw_fd, raw_fill, raw_many, raw_memory, raw_new, raw_slot, raw_start, raw_vector,
 )
 from linux_event.uring cimport add_raw_method
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 
 cdef extern from "<sys/socket.h>" nogil:
     enum:
@@ -58,12 +62,16 @@ cdef void *more_memory(Request request, object buffer, bint is_written_to, str n
     return memory
 
 
-cdef void *address_memory(Request request, object address, size_t *length) except? NULL:
-    """A copy of an address, which the kernel may want later than it says."""
-    cdef size_t given = 0
-    cdef void *memory = more_memory(request, address, False, "address", ADDRESS_MAX, &given)
-    length[0] = given
-    return memory
+cdef void *address_memory(Request request, object address, object sock, int fd, size_t *length) except? NULL:
+    """The sockaddr that an address is, or means to the socket."""
+    cdef sockaddr_storage *storage
+    if address is None or PyObject_CheckBuffer(address):
+        return more_memory(request, address, False, "address", ADDRESS_MAX, length)
+    if request.raw.flags & IOSQE_FIXED_FILE:
+        raise TypeError(f"address must be the bytes of a sockaddr where fd is a direct descriptor, not {address!r}")
+    storage = <sockaddr_storage *>raw_memory(request, sizeof(sockaddr_storage))
+    length[0] = address_to_sockaddr(address, socket_family(sock, fd), storage)
+    return storage
 
 
 # -- Sockets -----------------------------------------------------------------------------------------------------------
@@ -98,7 +106,7 @@ def _bind(self, fd, address, callback=None, *, flags=0):
     """Give a socket its address.
 
     :param fd: as for ``read``.
-    :param address: bytes, a sockaddr.
+    :param address: as for ``socket.socket.bind``, with a numeric host, or a buffer: the bytes of a sockaddr.
     :param callback, flags: as for ``nop``.
     :returns: the ``Request``; ``res`` is 0.
     :raises NotImplementedError, ValueError, TypeError, OSError, LoopClosedError, WrongThreadError: as for ``nop``.
@@ -113,8 +121,8 @@ cdef object addressed(object self, unsigned opcode, object fd, object address, o
     cdef size_t length = 0
     cdef int number = raw_fd(request, fd)
     if address is None:
-        raise TypeError("address must be bytes or another buffer, not None")
-    cdef void *memory = address_memory(request, address, &length)
+        raise TypeError("address must not be None")
+    cdef void *memory = address_memory(request, address, fd, number, &length)
     raw_fill(request, opcode, number, memory, 0, length)
     return raw_start(request)
 
@@ -127,7 +135,7 @@ def _connect(self, fd, address, callback=None, *, flags=0):
     """Connect a socket.
 
     :param fd: as for ``read``.
-    :param address: bytes, a sockaddr.
+    :param address: as for ``socket.socket.bind``, with a numeric host, or a buffer: the bytes of a sockaddr.
     :param callback, flags: as for ``nop``.
     :returns: the ``Request``; ``res`` is 0.
     :raises NotImplementedError, ValueError, TypeError, OSError, LoopClosedError, WrongThreadError: as for ``nop``.
@@ -231,7 +239,7 @@ def _send(self, fd, data, msg_flags=0, callback=None, *, address=None, poll_firs
     :param data: bytes, or any other contiguous buffer.
     :param msg_flags: an int, ``socket.MSG_NOSIGNAL`` and so on; with ``MSG_WAITALL`` the kernel tries to send all.
     :param callback, flags: as for ``nop``.
-    :param address: to whom, bytes, a sockaddr; None: to whom the socket is connected. On Linux before 6.17 only for ``send_zc``.
+    :param address: to whom, as for ``bind``; None: to whom the socket is connected. On Linux before 6.17 only for ``send_zc``.
     :param poll_first: True: wait until the socket is ready, and try then.
     :returns: the ``Request``; ``res`` is the number of bytes that were taken.
     :raises NotImplementedError, ValueError, TypeError, OSError, LoopClosedError, WrongThreadError: as for ``nop``.
@@ -247,8 +255,9 @@ cdef object sent(object self, unsigned opcode, object fd, object data, object ms
     cdef uint32_t length = 0
     cdef size_t address_length = 0
     cdef char *memory = raw_buffer(request, data, False, &length)
-    cdef void *to = address_memory(request, address, &address_length)
-    raw_fill(request, opcode, raw_fd(request, fd), memory, length, <uintptr_t>to)
+    cdef int number = raw_fd(request, fd)
+    cdef void *to = address_memory(request, address, fd, number, &address_length)
+    raw_fill(request, opcode, number, memory, length, <uintptr_t>to)
     request.core.sqe.rw_flags = integer_within(msg_flags, "msg_flags", 0, UINT32_MAX)
     request.core.sqe.file_index = LE_ADDRESS_LENGTH(address_length)
     request.core.sqe.ioprio = flag_argument(poll_first, "poll_first")
@@ -299,7 +308,7 @@ def _sendmsg(self, fd, buffers, msg_flags=0, callback=None, *, control=None, add
     :param buffers: an iterable of contiguous buffers, 1024 at most.
     :param callback, flags: as for ``nop``.
     :param control: bytes, the ancillary data as the kernel has them: struct cmsghdr and what follows it; None: none.
-    :param address: to whom, bytes, a sockaddr; None: to whom the socket is connected.
+    :param address: to whom, as for ``bind``; None: to whom the socket is connected.
     :returns: the ``Request``; ``res`` is the number of bytes that were taken.
     :raises NotImplementedError, ValueError, TypeError, OSError, LoopClosedError, WrongThreadError: as for ``nop``.
 
@@ -320,9 +329,13 @@ cdef object messaged(object self, unsigned opcode, object fd, object buffers, ob
     header.msg_iovlen = count
     header.msg_control = more_memory(request, control, is_received, "control", INT32_MAX, &length)
     header.msg_controllen = length
-    header.msg_name = more_memory(request, address, is_received, "address", ADDRESS_MAX, &length)
+    cdef int number = raw_fd(request, fd)
+    if is_received:
+        header.msg_name = more_memory(request, address, True, "address", ADDRESS_MAX, &length)
+    else:
+        header.msg_name = address_memory(request, address, fd, number, &length)
     header.msg_namelen = length
-    raw_fill(request, opcode, raw_fd(request, fd), header, 1, 0)
+    raw_fill(request, opcode, number, header, 1, 0)
     if is_received:
         request.header = header
         how |= MSG_CMSG_CLOEXEC

@@ -86,8 +86,8 @@ cdef char *word(Request request, object buffer) except NULL:
     return memory
 
 
-cdef object futex_request(object self, unsigned opcode, object futex, object value, object callback, object mask, object futex_flags,
-                          object flags):
+cdef object futex_request(object self, unsigned opcode, object futex, object value, object callback, object mask,
+                          object futex_flags, object flags):
     cdef Request request = raw_new(self, callback, flags, None)
     raw_fill(request, opcode, integer_within(futex_flags, "futex_flags", 0, INT32_MAX), word(request, futex), 0,
              integer_within(value, "value", 0, UINT32_MAX))
@@ -201,7 +201,8 @@ def _epoll_wait(self, epoll_fd, buffer, callback=None, *, flags=0):
     """Wait for events of an epoll instance.
 
     :param epoll_fd: as for ``epoll_ctl``.
-    :param buffer: a writable, contiguous buffer for an array of struct epoll_event, which has 12 bytes on x86-64 and 16 elsewhere.
+    :param buffer: a writable, contiguous buffer for an array of struct epoll_event, which has 12 bytes on x86-64, and
+        16 elsewhere.
     :param callback, flags: as for ``nop``.
     :returns: the ``Request``; ``res`` is the number of events.
     :raises ValueError: the buffer is too small for one.

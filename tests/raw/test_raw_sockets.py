@@ -4,7 +4,7 @@ import array
 import os
 import socket
 import struct
-from errno import EADDRINUSE, EAFNOSUPPORT, EBADF, ECONNREFUSED, EINVAL, ENOTCONN, ENOTSOCK, EOPNOTSUPP
+from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EBADF, ECONNREFUSED, EINVAL, ENOTCONN, ENOTSOCK, EOPNOTSUPP
 
 import pytest
 from _raw import inet, unix
@@ -224,11 +224,27 @@ def test_receiving_into_buffers_that_were_provided(driver, pair):
         driver.ring.recv(b, 0, callback=print, multishot=True)
 
 
-@pytest.mark.parametrize("wrong", [None, "127.0.0.1", 5, ("127.0.0.1", 80)])
-def test_an_address_is_bytes(driver, server, wrong):
+def test_addresses_as_for_the_module_socket(driver, server, tmp_path):
+    with socket.socket() as client:
+        assert driver.do("connect", client, server.getsockname()) == 0
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        assert driver.do("connect", client, tmp_path / "s") == 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as a, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as b:
+        a.bind(("127.0.0.1", 0))
+        assert driver.do("sendmsg", a, [b"x"], address=a.getsockname()) == 1
+        if "BIND" in driver.ring.features:
+            assert driver.do("bind", b, ("::1", 0)) in (0, -EADDRNOTAVAIL)
+
+
+@pytest.mark.parametrize("wrong", [None, "127.0.0.1", 5, ("127.0.0.1",), ("name", 80)])
+def test_what_is_no_address(driver, server, wrong):
     for method in ("connect", "bind"):
-        with pytest.raises(TypeError):
+        with pytest.raises((TypeError, ValueError, NotImplementedError)):
             getattr(driver.ring, method)(server, wrong)
+        with pytest.raises((TypeError, NotImplementedError)):
+            getattr(driver.ring, method)(0, ("127.0.0.1", 80), flags=Ring.FIXED_FILE)
     with pytest.raises(ValueError, match="128"):
         driver.ring.connect(server, bytes(129))
 
