@@ -13,10 +13,8 @@ cdef struct operation_kind:
     const char *name           # of the method that starts it
     bint is_composite          # more than one request, or one that is answered many times: not for chains
     bint is_lenient            # the kernel would go on with a chain when it has failed: the loop sees to it
-    # Make what the callback gets of core.result, which is not negative. May raise: then the operation has failed.
-    object (*result)(Operation operation)
-    # Nobody will get the result, which is not negative: close the fd that it is. May be NULL.
-    int (*dispose)(Operation operation) except -1
+    object (*result)(Operation operation)  # what the callback gets for core.result, which is not negative. May raise: it has failed
+    int (*dispose)(Operation operation) except -1  # nobody will get the result: close the fd that it is. May be NULL
     int (*abort)(Operation operation) except -1  # ask the kernel to end it; NULL: what core.op has asked for is cancelled
     int (*release)(Operation operation) except -1  # right before the callbacks, however it has ended. May be NULL
 
@@ -43,16 +41,14 @@ cdef int operation_begin(Operation self, const operation_kind *kind, object loop
 # Operation.__new__ and operation_begin in one, for kinds without fields of their own.
 cdef Operation operation_new(const operation_kind *kind, object loop, object callback, object on_success, object on_error,
                              object where)
-# Before the start: a kind that is known only when the arguments are.
-cdef void operation_kind_set(Operation self, const operation_kind *kind) noexcept
+cdef void operation_kind_set(Operation self, const operation_kind *kind) noexcept  # of a kind known only by the arguments
 # The end of every method: core.sqe is filled, the request goes with the next submission.
 cdef object operation_start(Operation self, object timeout)
 # Its first part, for kinds with requests of their own: the loop has a reference now.
 cdef int operation_enter(Operation self, object timeout) except -1
 # The fd of an argument; an int is looked at (EBADF), an object is kept and believed.
 cdef int operation_fd(Operation self, object fd) except -1
-# The path of an argument as bytes, which are kept.
-cdef const char *operation_path(Operation self, object path) except NULL
+cdef const char *operation_path(Operation self, object path) except NULL  # as bytes, which are kept
 # Make a bytes object of this size for the kernel to write into; result_bytes hands it over, cut to core.result.
 cdef char *operation_bytes(Operation self, Py_ssize_t size) except NULL
 # Take the user's buffer; it is released when the operation is done.

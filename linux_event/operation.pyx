@@ -253,8 +253,11 @@ cdef int operation_fd(Operation self, object fd) except -1:
     cdef int number = fd_argument(fd)
     self.kept = fd
     if type(fd) is not int:
+        # For errors the number: the object is to be kept no longer than the kernel needs it.
         if self.where is fd:
-            self.where = number  # for errors: the object is to be kept no longer than the kernel needs it
+            self.where = number
+        if self.other is fd:
+            self.other = number
     elif fcntl(number, F_GETFD) < 0:
         raise OSError(EBADF, os.strerror(EBADF), fd)
     return number

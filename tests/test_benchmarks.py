@@ -14,7 +14,7 @@ if not (ROOT / "benchmarks").is_dir():
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import record, runner, summary, syscalls  # noqa: E402
-from benchmarks.catalogue import JOBS, ROWS, BestPeerTarget, OwnTarget, Row  # noqa: E402
+from benchmarks.catalogue import JOBS, ROWS, BestPeerTarget, OwnTarget, PeerTarget, Row  # noqa: E402
 from benchmarks.drivers import Driver, NotOffered  # noqa: E402
 from benchmarks.meter import LostCallbacks  # noqa: E402
 from benchmarks.peers import FLOOR, OURS, PEERS, Peer  # noqa: E402
@@ -25,8 +25,13 @@ TINY = dict.fromkeys(JOBS, 40) | {
     "memory_per_watcher": 500,
     "import_time": 1,
     "create_loop": 2,
+    "read_big": 1,
+    "write_big": 1,
 }
 ASYNCIO = "asyncio"
+NOT_OFFERED_BY_ASYNCIO = dict.fromkeys(("read_small", "write_small", "read_big", "write_big"), "no whole files") | {
+    "timer_reuse": "no timer object that can be started again"
+}
 
 
 def worker(job, peer, size, *options):
@@ -37,8 +42,8 @@ def worker(job, peer, size, *options):
 @pytest.mark.parametrize("job", JOBS)
 def test_every_workload_runs(job, peer):
     result = worker(job, peer, TINY[job])
-    if (job, peer) == ("timer_reuse", ASYNCIO):
-        assert result == {"not_offered": "no timer object that can be started again"}
+    if peer == ASYNCIO and job in NOT_OFFERED_BY_ASYNCIO:
+        assert result == {"not_offered": NOT_OFFERED_BY_ASYNCIO[job]}
         return
     if job == "fds_10000" and "not_offered" in result:
         assert "hard limit of open files" in result["not_offered"]
@@ -53,6 +58,16 @@ def test_every_workload_runs(job, peer):
         elif job != "import_time":
             # The import's is a difference of two runs, which chance may turn.
             assert value > 0, name
+
+
+@pytest.mark.parametrize("job", ["read_small", "write_small", "read_big", "write_big"])
+def test_files_without_a_loop(job):
+    assert worker(job, "blocking Python", TINY[job])["values"]["cpu"] > 0
+
+
+@pytest.mark.parametrize("job", ["chained_calls", "ping_64", "accept_close", "create_loop"])
+def test_a_library_for_files_offers_nothing_else(job):
+    assert "not_offered" in worker(job, "blocking Python", 10)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +122,7 @@ def test_drivers_define_all_operations(peer):
     driver = PEERS[peer].driver_class()
     offered = {name for name in vars(Driver) if not name.startswith("_") and callable(getattr(Driver, name))}
     missing = {name for name in offered if getattr(driver, name) is getattr(Driver, name)}
-    assert missing == ({"restart_timer"} if peer == ASYNCIO else set())
+    assert missing == ({"restart_timer", "read_files", "write_files"} if peer == ASYNCIO else set())
 
 
 def test_driver_offers_nothing_by_itself():
@@ -153,6 +168,15 @@ def test_ratio_skips_rounds_without_a_value():
 def test_target_is_met_at_its_limit():
     assert summary.summarise(ROW, samples(linux_event=[50], asyncio=[100])).met is True
     assert summary.summarise(ROW, samples(linux_event=[51], asyncio=[100])).met is False
+
+
+def test_a_target_may_name_its_peer():
+    row = Row("key", "title", "work", target=PeerTarget("slow", 0.1))
+    both = summary.summarise(row, samples(linux_event=[9, 99], slow=[100, 1000], quick=[1, 1]))
+    assert (both.best, both.met) == ("slow", True)
+    assert both.ratio == summary.Spread(0.0945, 0.09, 0.099)
+    assert summary.summarise(row, samples(linux_event=[20], slow=[100])).met is False
+    assert summary.summarise(row, samples(linux_event=[20], quick=[100])).met is None
 
 
 def test_no_verdict_without_peers_or_without_ours():

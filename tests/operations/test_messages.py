@@ -95,7 +95,7 @@ def test_failures_of_sendto(loop, tmp_path):
         with pytest.raises(OSError) as caught:
             outcome(loop, loop.sendto, one, bytes(70000), two.getsockname())
         assert caught.value.errno == errno.EMSGSIZE
-        assert caught.value.filename is one
+        assert caught.value.filename == one.fileno()
         with pytest.raises(PermissionError):
             outcome(loop, loop.sendto, one, b"x", ("<broadcast>", 9))  # without SO_BROADCAST
     with datagrams("unix", tmp_path) as (one, _), pytest.raises(FileNotFoundError):

@@ -134,7 +134,7 @@ def test_splice_ends_early(pair, pipe, blocking, how):
         operation = loop.splice(pair[1], pipe.w, 100, calls, timeout=0.02 if how == "timeout" else None)
         if how == "timeout":
             finish(loop)
-            assert calls.error.filename == pair[1]
+            assert calls.error.filename == pair[1].fileno()
             assert calls.error.filename2 == pipe.w
             assert isinstance(calls.error, TimeoutError)
         else:
@@ -169,7 +169,7 @@ def test_splice_is_cancelled_while_data_arrive(loop, two, rounds):
 def test_splice_of_two_files_fails(loop, content, tmp_path):
     with open(tmp_path / "target", "wb") as target:
         error = splice(loop, content, target, 10).error
-        assert (error.errno, error.filename, error.filename2) == (errno.EINVAL, content, target)
+        assert (error.errno, error.filename, error.filename2) == (errno.EINVAL, content.fileno(), target.fileno())
 
 
 def test_splice_with_the_offset_of_a_pipe_fails(loop, two):

@@ -142,7 +142,7 @@ def test_sendfile_to_a_peer_that_is_gone(loop, ends, content, how):
         ends[1].close()
     finish(loop)
     assert isinstance(calls.error, (BrokenPipeError, ConnectionResetError))
-    assert (calls.error.filename, calls.error.filename2) == (ends[0], content)
+    assert (calls.error.filename, calls.error.filename2) == (ends[0].fileno(), content.fileno())
 
 
 def test_no_sigpipe(tmp_path):
@@ -197,7 +197,7 @@ def test_sendfile_ends_early(ends, content, rounds, how):
 def test_sendfile_with_a_timeout(loop, ends, content, timeout):
     calls = send(loop, ends[0], content, timeout=timeout)
     assert isinstance(calls.error, TimeoutError)
-    assert (calls.error.filename, calls.error.filename2) == (ends[0], content)
+    assert (calls.error.filename, calls.error.filename2) == (ends[0].fileno(), content.fileno())
     # What was left in the pipe of that one does not go to the next peer.
     with tcp_pair() as (one, other):
         reader = Reader(other)

@@ -143,7 +143,7 @@ def test_accept_out_of_fds():
             loop.accept(server, lambda *got: seen.append(got))
             loop.run(60)
             result, error = seen[1]
-            print(result, errno.errorcode[error.errno], error.filename is server)
+            print(result, errno.errorcode[error.errno], error.filename == server.fileno())
             os.close(taken.pop())
             loop.accept(server, lambda *got: seen.append(got))
             loop.run(60)
@@ -192,7 +192,7 @@ def test_connection_refused(loop, blocking, tmp_path):
         with pytest.raises(ConnectionRefusedError) as caught:
             outcome(loop, loop.connect, client, nobody.getsockname())
         assert caught.value.errno == errno.ECONNREFUSED
-        assert caught.value.filename is client
+        assert caught.value.filename == client.fileno()
     with bound("unix", socket.AF_UNIX, socket.SOCK_STREAM, tmp_path) as nobody, socket.socket(socket.AF_UNIX) as client:
         client.setblocking(blocking)
         with pytest.raises(ConnectionRefusedError) as caught:
@@ -451,7 +451,7 @@ def test_a_reset_of_the_peer(loop, method, in_flight, tmp_path):
         finish(loop)
         [(_, error)] = calls
         assert type(error) is ConnectionResetError
-        assert error.filename is one
+        assert error.filename == one.fileno()
         with pytest.raises(BrokenPipeError):
             outcome(loop, loop.send, one, b"x")
 

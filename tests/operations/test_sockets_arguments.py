@@ -48,7 +48,7 @@ def test_success_and_failure_apart(loop, tmp_path):
                 finish(loop)
                 assert len(bad) == 1, start
                 assert isinstance(bad[0], OSError)
-                assert bad[0].filename is unconnected
+                assert bad[0].filename == unconnected.fileno()
         assert len(good) == 4
 
 
