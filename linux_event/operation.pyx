@@ -333,9 +333,9 @@ cdef int dispatch(void *operation) except -1:
 cdef int stop(void *operation) except -1:
     """The loop is being closed."""
     cdef Operation self = <Operation>operation
-    self.core.flags &= ~LE_OPERATION_CHAINED  # all of a chain ends: there is no place to keep
     if self.core.flags & (LE_OPERATION_SETTLED | LE_OPERATION_ENDED):
         return 0
+    self.core.flags &= ~LE_OPERATION_CHAINED  # all of a chain ends: there is no place to keep
     if not self.core.flags & LE_OPERATION_CANCELLED:
         return cancel_operation(self)
     if self.core.op.state == LE_OP_QUEUED:

@@ -5,10 +5,19 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from .base import Driver
+from .base import Driver, NotOffered
 
 
-class Blocking(Driver):
+class Library(Driver):
+    """What has no loop of its own to run."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("defer", "run", "stop"):
+            raise NotOffered("no loop")
+        raise AttributeError(name)
+
+
+class Blocking(Library):
     """Python's own files, one after the other."""
 
     def read_files(self, paths: Sequence[str], at_once: int) -> int:
@@ -26,7 +35,7 @@ class Blocking(Driver):
         return total
 
 
-class OnAsyncio(Driver):
+class OnAsyncio(Library):
     """A library on asyncio. Subclasses say how one file is read and written."""
 
     async def read_file(self, path: str) -> bytes:

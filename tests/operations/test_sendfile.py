@@ -320,18 +320,22 @@ def test_sendfile_of_something_else_fails(loop, pair, pipe, tmp_path, what):
         os.close(fd)
 
 
-def test_objects_are_kept_alive(loop, pair, tmp_path):
-    (tmp_path / "file").write_bytes(DATA[:100])
-    file = tempfile.TemporaryFile()  # noqa: SIM115
-    file.write(DATA[:100])
-    file.flush()
-    alive = weakref.ref(file)
-    operation = loop.sendfile(pair[0], file)
-    del file
-    assert alive() is not None
-    finish(loop)
-    assert operation.result() == 100
-    alive().close()
+def test_objects_are_kept_alive(loop, pair):
+    class Owner:
+        def __init__(self, file):
+            self.fileno = file.fileno
+
+    with tempfile.TemporaryFile() as file:
+        file.write(DATA[:100])
+        file.flush()
+        owner = Owner(file)
+        alive = weakref.ref(owner)
+        operation = loop.sendfile(pair[0], owner)
+        del owner
+        assert alive() is not None
+        finish(loop)
+        assert operation.result() == 100
+        assert alive() is None  # and no longer than the kernel needs it
 
 
 @pytest.mark.parametrize("entries", [1, 2, 8])
