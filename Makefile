@@ -27,6 +27,8 @@ PYTEST := timeout --foreground --signal=ABRT --kill-after=20 $(or $(TEST_SECONDS
 VERIFY_SCALE ?= 0.01
 ASAN_SCALE ?= 0.1
 COVERAGE_SCALE ?= 0.1
+# Other interpreters and the wheel run the same code once more.
+VERSIONS_SCALE ?= 0.2
 COVERAGE_MINIMUM := 95
 
 # The tests of the build make copies of the sources and build these: they would
@@ -35,7 +37,10 @@ VARIANT := --ignore tests/test_build.py
 
 STRICT_C := -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-function
 
-CHECKS := test lint typing coverage verify asan versions wheel
+# The first ones one after the other, because they share the build in place; the
+# others, each with a build of its own, side by side.
+CHECKS_FIRST := test lint typing
+CHECKS_BESIDE := versions coverage asan verify wheel
 
 .PHONY: help demo test bench bench-quick coverage verify asan lint typing wheel versions check build clean distclean \
 	packages test-packages
@@ -106,7 +111,7 @@ versions: test-packages $(ENVIRONMENT)/build.installed ## build and test on ever
 	while read -r name python; do \
 		echo "== $$name: $$python"; \
 		$(VENV_PYTHON) tools/copy_tree.py build/$$name && \
-		$(MAKE) -C build/$$name test PYTHON=$$python VENV=.venv </dev/null || exit 1; \
+		LE_TEST_SCALE=$(VERSIONS_SCALE) $(MAKE) -C build/$$name test PYTHON=$$python VENV=.venv </dev/null || exit 1; \
 	done <$(ENVIRONMENT)/other-pythons.txt
 
 wheel: test-packages $(ENVIRONMENT)/build.installed ## build source archive and wheel, test the wheel from an empty folder
@@ -120,17 +125,18 @@ wheel: test-packages $(ENVIRONMENT)/build.installed ## build source archive and 
 	build/wheel/venv/bin/python -m pip install -q -r build/wheel/requirements.txt
 	$(VENV_PYTHON) tools/copy_tree.py build/wheel/tree --without linux_event
 	mkdir build/wheel/empty
-	$(MAKE) -C build/wheel/empty -f $(CURDIR)/Makefile test-installed VENV=$(CURDIR)/build/wheel/venv
+	LE_TEST_SCALE=$(VERSIONS_SCALE) $(MAKE) -C build/wheel/empty -f $(CURDIR)/Makefile test-installed VENV=$(CURDIR)/build/wheel/venv
 
 test-installed:
 	$(PYTEST) -c ../tree/pyproject.toml --rootdir ../tree $(PYTEST_ARGS) ../tree/tests
 
 check: ## everything: what a change must pass
-	@for check in $(CHECKS); do \
+	@for check in $(CHECKS_FIRST); do \
 		echo "== make $$check"; started=$$(date +%s); \
 		$(MAKE) --no-print-directory $$check || exit 1; \
 		echo "== make $$check: passed in $$(($$(date +%s) - started)) s"; \
 	done
+	@$(VENV_PYTHON) tools/checks.py $(MAKE) $(CHECKS_BESIDE)
 
 clean: ## remove what builds and tests made
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage*

@@ -1,0 +1,41 @@
+"""Run parts of `make check`, as many at once as there are cores: tools/checks.py MAKE PART...
+
+Each part prints what it has to say when it has ended, in one piece. The exit status is 1 if one has failed; those that are
+running then are waited for, and no other one begins.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+
+def run(make, part):
+    """Run one part; return its name, exit status, output and seconds."""
+    started = time.monotonic()
+    done = subprocess.run(
+        [make, "--no-print-directory", part], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+    )
+    return part, done.returncode, done.stdout, time.monotonic() - started
+
+
+def main(make, *parts):
+    """Run the parts and return the exit status."""
+    status = 0
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for future in as_completed([pool.submit(run, make, part) for part in parts]):
+            if future.cancelled():
+                continue
+            part, code, output, seconds = future.result()
+            print(f"== make {part}", flush=True)
+            sys.stdout.buffer.write(output)
+            print(f"== make {part}: {'failed' if code else 'passed'} in {seconds:.0f} s", flush=True)
+            if code:
+                status = 1
+                pool.shutdown(wait=False, cancel_futures=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
