@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import select
 import signal
 import socket
 import struct
@@ -237,12 +238,20 @@ def test_log_writer_survives_a_full_disk(small_disk):
             stdin.write(b"".join(b"line %d\n" % number for number in numbers))
             stdin.flush()
 
-        say(range(1000))
-        wait_until(lambda: log.exists() and log.read_bytes().endswith(b"line 999\n"))
-        # More than there is room for, and then more than may wait.
-        say(range(1000, 20_000))
+        # A few lines at a time, so that none has to wait long, until there is no room for more.
+        said = 0
+        while not select.select([error], [], [], 0)[0]:
+            say(range(said, said + 1000))
+            said += 1000
+            last = b"line %d\n" % (said - 1)
+            wait_until(
+                lambda last=last: (
+                    (log.exists() and log.read_bytes().endswith(last)) or select.select([error], [], [], 0)[0]
+                )
+            )
         assert error.readline() == b"waiting: No space left on device\n"
-        say(range(20_000, 30_000))
+        # Now more than may wait.
+        say(range(said, 30_000))
         (small_disk / "ballast").unlink()
         assert error.readline() == b"there is room again\n"
         say([30_000])
