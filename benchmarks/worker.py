@@ -44,7 +44,10 @@ def main() -> int:
     parser.add_argument("--cpu", type=int, help="run on this core only")
     parser.add_argument("--cold", action="store_true", help="without running a tenth of it first")
     options = parser.parse_args()
-    if options.cpu is not None:
+    if options.job in JOBS and not JOBS[options.job].pinned:
+        # Whatever started this may have kept to the other cores.
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    elif options.cpu is not None:
         os.sched_setaffinity(0, {options.cpu})
     print(json.dumps(measure(options.job, options.peer, options.size, warm=not options.cold)))
     return 0

@@ -67,12 +67,13 @@ for _ in range(count):
 
 def accept_close(peer: Peer, size: int) -> dict[str, float]:
     """Accept and close `size` connections that a program on another core makes."""
-    others = os.cpu_count() or 1
+    others = set(range(os.cpu_count() or 1)) - os.sched_getaffinity(0)
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as server, closing(peer.driver_class()()) as driver:
         server.setblocking(False)
         command = [sys.executable, "-c", CLIENT, str(server.getsockname()[1]), str(size)]
         with subprocess.Popen(command) as client:
-            os.sched_setaffinity(client.pid, range(others))
+            if others:
+                os.sched_setaffinity(client.pid, others)
             try:
                 with Meter() as meter:
                     accepted = driver.accept_and_close(server, size)
