@@ -172,6 +172,10 @@ cdef class Engine(Requests):
             if limit_ns == 0:
                 return 0
             self.enter(1, limit_ns)
+            if unlikely(not le_list_is_empty(&self.core.finished)):
+                # What was held for requests that have ended does not wait for the next event.
+                self.release_finished()
+                loop_guard(self)  # a destructor may have forked
 
     cdef int dispatch(self) except -1:
         """Call the callbacks of what was collected, high priority first, completions within the portion of an iteration."""

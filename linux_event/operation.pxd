@@ -13,7 +13,7 @@ cdef struct operation_kind:
     const char *name           # of the method that starts it
     bint is_composite          # more than one request, or one that is answered many times: not for chains
     bint is_lenient            # the kernel would go on with a chain when it has failed: the loop sees to it
-    object (*result)(Operation operation)  # what the callback gets for core.result, which is not negative. May raise: it has failed
+    object (*result)(Operation operation)  # what the callback gets for core.result, not negative. May raise: it has failed
     int (*dispose)(Operation operation) except -1  # nobody will get the result: close the fd that it is. May be NULL
     int (*abort)(Operation operation) except -1  # ask the kernel to end it; NULL: what core.op has asked for is cancelled
     int (*release)(Operation operation) except -1  # right before the callbacks, however it has ended. May be NULL

@@ -8,15 +8,9 @@ import socket
 import pytest
 from _support import KINDS, Pipe, kind_arguments, living, made_loop, open_fds, rings, unraisable
 
-from linux_event import Loop, Ring, Watcher
+from linux_event import BufferPool, Loop, Operation, Ring, Watcher
 
 FAILED = pytest.StashKey[bool]()
-
-
-def pytest_collection_finish(session):
-    # What exists before the first test needs no look at in the collections around each one.
-    gc.collect()
-    gc.freeze()
 
 
 class Logged(logging.Handler):
@@ -54,8 +48,9 @@ def pytest_pyfunc_call(pyfuncitem):
 
 @pytest.fixture(autouse=True)
 def nothing_left(request):
-    """After the test: no fd more or less, no ring, no loop and no watcher alive, nothing uncollectable."""
+    """After the test: no fd more or less, no ring, loop, watcher, operation or pool alive, nothing uncollectable."""
     gc.collect()
+    gc.freeze()  # what pytest keeps of earlier tests is not looked at again and again
     before = open_fds()
     yield
     if request.node.stash.get(FAILED, False):
@@ -64,7 +59,7 @@ def nothing_left(request):
     # The item keeps what fixtures gave it for longer than the fixtures live.
     request.node.funcargs.clear()
     with unraisable() as swallowed:
-        alive = living(Loop, Ring, Watcher)
+        alive = living(Loop, Ring, Watcher, Operation, BufferPool)
     after = open_fds()
     assert not swallowed, f"exceptions that nobody could handle: {swallowed}"
     assert not gc.garbage
