@@ -148,6 +148,9 @@ class OperationSteps:
 
     def end_operations(self):
         for loop in {id(record.operation.loop): record.operation.loop for record in self.records}.values():
+            # A loop that was dropped: its operations call back now, and what they call may be hostile.
+            with self.contract("close", [], {}):
+                loop.close()
             loop.close()
         self.check_operations()
         assert not self.records, self.records
