@@ -18,21 +18,21 @@ from linux_event.errors import DestroyedError
 cdef extern from *:
     """
     #define LE_SET_CLEAR(type, function) (((PyTypeObject *)(type))->tp_clear = (inquiry)(function))
-    #define LE_SET_DEALLOC(type, function) (((PyTypeObject *)(type))->tp_dealloc = (destructor)(function))
     #define LE_HAS_WEAK_REFERENCES(o) (*(PyObject **)((char *)(o) + Py_TYPE(o)->tp_weaklistoffset) != NULL)
     #define LE_IS_LAST(o) (Py_REFCNT(o) == 1)
     #define LE_FREE(o) Py_TYPE(o)->tp_free(o)
     #define LE_TYPE(o) ((PyObject *)Py_TYPE(o))
     #define LE_REVIVE(o) PyObject_Init(o, Py_TYPE(o))
-    #if defined(CYTHON_TRACE) && CYTHON_TRACE
-    #define LE_IS_TRACED 1
+    #if defined(CYTHON_TRACE) && CYTHON_TRACE  /* whoever traces lines would be called in the middle of a destructor */
+    #define LE_SET_DEALLOC(type, function) ((void)(function))
+    #define LE_KIND_TO_KEEP(type) NULL
     #else
-    #define LE_IS_TRACED 0
+    #define LE_SET_DEALLOC(type, function) (((PyTypeObject *)(type))->tp_dealloc = (destructor)(function))
+    #if defined(__SANITIZE_ADDRESS__)  /* what is used after its end is to be noticed */
+    #define LE_KIND_TO_KEEP(type) NULL
+    #else
+    #define LE_KIND_TO_KEEP(type) (type)
     #endif
-    #if defined(__SANITIZE_ADDRESS__)
-    #define LE_IS_SANITIZED 1  /* what is used after its end is to be noticed */
-    #else
-    #define LE_IS_SANITIZED 0
     #endif
 
     static void le_free_by_trashcan(PyObject *o, void (*free_it)(PyObject *))
@@ -52,8 +52,7 @@ cdef extern from *:
     void LE_FREE(PyObject *o)
     PyObject *LE_TYPE(PyObject *o)
     PyObject *LE_REVIVE(PyObject *o)
-    const bint LE_IS_SANITIZED
-    const bint LE_IS_TRACED
+    PyObject *LE_KIND_TO_KEEP(object type)
     void le_free_by_trashcan(PyObject *o, destructor free_it)
     void PyObject_GC_Track(PyObject *o)
     void PyObject_GC_UnTrack(PyObject *o)
@@ -425,11 +424,9 @@ cdef void dealloc_watcher(PyObject *watcher) noexcept:
 
 cdef int watcher_is_small(object kind, bint is_kept) except -1:
     global kept_kind
-    # Where lines are traced, whoever traces would be called in the middle of it.
-    if not LE_IS_TRACED:
-        LE_SET_DEALLOC(kind, dealloc_watcher)
-        if is_kept and not LE_IS_SANITIZED:
-            kept_kind = <PyObject *>kind
+    LE_SET_DEALLOC(kind, dealloc_watcher)
+    if is_kept:
+        kept_kind = LE_KIND_TO_KEEP(kind)
     return 0
 
 
