@@ -111,8 +111,7 @@ def _connect(self, sock, address, callback=None, *, on_success=None, on_error=No
 
     After a failure, a cancellation or a timeout make a new socket: the kernel may still be connecting this one. Where the
     queue of a listening Unix socket is full it waits for room, whether ``sock`` blocks or not (in a chain one that does not
-    block fails with BlockingIOError). The ``filename`` of an error is
-    the path of a Unix socket, and ``sock`` otherwise.
+    block fails with BlockingIOError). The ``filename`` of an error is the path of a Unix socket, and the fd otherwise.
 
     Stands on IORING_OP_CONNECT. See connect(2).
     """
