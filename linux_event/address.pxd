@@ -10,5 +10,8 @@ cdef object address_from_sockaddr(const sockaddr_storage *storage, unsigned leng
 cdef int socket_family(object sock, int fd) except -1
 # Whether it is a Unix socket that keeps the bounds of packets: see le_retry.h.
 cdef bint socket_is_unix_packet(object sock, int fd) except -1
-# The socket.socket of an accepted fd, which it owns; `listening` is what has accepted it, or its fd.
+# Whether it is a socket.socket. Imports the module socket at the first call.
+cdef bint is_socket_object(object sock) except -1
+# The socket.socket of an accepted fd, which it owns; `listening` is what has accepted it, or its fd. Where it raises, the fd
+# is open, and still the caller's.
 cdef object socket_of_fd(int fd, object listening)

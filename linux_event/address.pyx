@@ -104,9 +104,17 @@ cdef bint socket_is_unix_packet(object sock, int fd) except -1:
 
 
 cdef object socket_of_fd(int fd, object listening):
-    if is_socket_object(listening):
-        return socket_class(base_family(listening), base_type(listening), base_proto(listening), fd)
-    return socket_class(-1, -1, -1, fd)
+    cdef bint is_listening_known = is_socket_object(listening)
+    sock = socket_class.__new__(socket_class)
+    try:
+        if is_listening_known:
+            sock.__init__(base_family(listening), base_type(listening), base_proto(listening), fd)
+        else:
+            sock.__init__(-1, -1, -1, fd)
+    except BaseException:  # Ctrl-C, when it may have the fd already
+        sock.detach()
+        raise
+    return sock
 
 
 # -- To the kernel -----------------------------------------------------------------------------------------------------

@@ -62,10 +62,9 @@ cdef class Chain:
             is_whole = error is None
         finally:
             # Half a chain is not what was meant. Nothing of it has reached the kernel.
-            link = self.owner.core.chain.next
-            while not is_whole and link != &self.owner.core.chain:
-                operation_of(link).cancel()
-                link = link.next
+            if not is_whole:
+                for operation in self.operations:
+                    operation.cancel()  # a handler of a signal may close the loop meanwhile: then it is done
             le_chain_release(&self.owner.core, IOSQE_IO_HARDLINK if self.is_hard else IOSQE_IO_LINK)
         loop_changed(self.owner)
 

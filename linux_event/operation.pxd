@@ -13,7 +13,7 @@ cdef struct operation_kind:
     const char *name           # of the method that starts it
     bint is_composite          # more than one request, or one that is answered many times: not for chains
     bint is_lenient            # the kernel would go on with a chain when it has failed: the loop sees to it
-    object (*result)(Operation operation)  # what the callback gets for core.result, not negative. May raise: it has failed
+    object (*result)(Operation operation)  # what the callback gets for core.result, which is not negative; may raise
     int (*dispose)(Operation operation) except -1  # nobody will get the result: close the fd that it is. May be NULL
     int (*abort)(Operation operation) except -1  # ask the kernel to end it; NULL: what core.op has asked for is cancelled
     int (*release)(Operation operation) except -1  # right before the callbacks, however it has ended. May be NULL
@@ -46,7 +46,7 @@ cdef void operation_kind_set(Operation self, const operation_kind *kind) noexcep
 cdef object operation_start(Operation self, object timeout)
 # Its first part, for kinds with requests of their own: the loop has a reference now.
 cdef int operation_enter(Operation self, object timeout) except -1
-# The fd of an argument; an int is looked at (EBADF), an object is kept and believed.
+# The fd of an argument, which has to be open (EBADF); an object is kept, and believed if it can close the fd itself.
 cdef int operation_fd(Operation self, object fd) except -1
 cdef const char *operation_path(Operation self, object path) except NULL  # as bytes, which are kept
 # Make a bytes object of this size for the kernel to write into; result_bytes hands it over, cut to core.result.

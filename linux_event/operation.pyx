@@ -258,8 +258,10 @@ cdef int operation_fd(Operation self, object fd) except -1:
             self.where = number
         if self.other is fd:
             self.other = number
-    elif fcntl(number, F_GETFD) < 0:
-        raise OSError(EBADF, os.strerror(EBADF), fd)
+        if hasattr(fd, "close"):
+            return number  # a socket, a file: when it has closed its fd, fileno() says so
+    if fcntl(number, F_GETFD) < 0:
+        raise OSError(EBADF, os.strerror(EBADF), number)
     return number
 
 

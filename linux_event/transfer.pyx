@@ -11,10 +11,11 @@ from linux_event.core cimport (
     le_fill_start, le_link, le_loop, le_op_class, le_operation_end, le_pipe_close, le_transfer_init, le_transfer_next,
     le_transfer_release,
 )
+from linux_event.engine cimport loop_changed
 from linux_event.liburing cimport io_uring_prep_nop
 from linux_event.linux cimport ECANCELED, close
-from linux_event.operation cimport Operation, operation_start
-from linux_event.requests cimport op_stop
+from linux_event.operation cimport Operation, operation_enter
+from linux_event.requests cimport op_start, op_stop
 
 cdef extern from *:
     """
@@ -61,14 +62,13 @@ cdef object transfer_start(Transfer self, object timeout):
     if not le_transfer_next(loop, &self.move, &self.core.sqe):
         self.move.stage = LE_TRANSFER_WAIT_OUT
         io_uring_prep_nop(&self.core.sqe)  # its completion is the end
-    elif self.move.stage == LE_TRANSFER_PAIR:
-        transfer_fill(loop, <void *>self, &loop.to_arm)
-        try:
-            return operation_start(self, timeout)
-        except BaseException:
-            op_stop(self.owner, &self.move.fill)
-            raise
-    return operation_start(self, timeout)
+    # The conversion of the timeout may run code of others, so that nothing is queued before it.
+    operation_enter(self, timeout)
+    op_start(self.owner, &self.core.op)
+    if self.move.stage == LE_TRANSFER_PAIR:
+        transfer_fill(loop, <void *>self, &self.core.op.link)
+    loop_changed(self.owner)
+    return self
 
 
 cdef bint transfer_next(le_loop *loop, void *transfer) noexcept nogil:

@@ -7,7 +7,7 @@ import os
 import weakref
 
 import pytest
-from _support import BOUND, blocks_grown, finish, made_loop, open_fds, pipes, run_until, unraisable
+from _support import BOUND, blocks_grown, finish, made_loop, open_fds, pipes, run_until, unraisable, unused_fd
 
 from linux_event import Loop, LoopClosedError, Operation
 
@@ -541,3 +541,19 @@ def test_an_fd_that_is_not_open(loop, pipe):
     with pytest.raises(OSError) as raised:
         loop.read(pipe.r, 1)
     assert (raised.value.errno, raised.value.filename) == (errno.EBADF, pipe.r)
+
+
+@pytest.mark.parametrize("kind", ["object", "int of a class"])
+def test_an_fd_that_is_not_open_is_refused_at_the_call(loop, kind):
+    number = unused_fd()
+
+    class Named:
+        def fileno(self):
+            return number
+
+    class Number(int):
+        pass
+
+    with pytest.raises(OSError) as raised:
+        loop.read(Named() if kind == "object" else Number(number), 1)
+    assert (raised.value.errno, raised.value.filename) == (errno.EBADF, number)

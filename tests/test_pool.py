@@ -246,3 +246,33 @@ def test_collected_with_its_loop():
     loop.close()
     del loop, pool
     assert gone() is None
+
+
+def test_closed_by_the_conversion_of_a_timeout(loop, pair):
+    """It is in use from the moment that it was looked at."""
+    pool = BufferPool(loop, 4, 100)
+    tried = []
+
+    class Closing:
+        def __index__(self):
+            with pytest.raises(RuntimeError, match="is used by 1 operations"):
+                pool.close()
+            tried.append(True)
+            return 5
+
+    class Failing:
+        def __index__(self):
+            raise ValueError("no number")
+
+    a, b = pair
+    calls = []
+    operation = loop.recv_many(a, lambda *call: calls.append(call), pool=pool, timeout=Closing())
+    b.send(b"abc")
+    run_until(loop, lambda: calls)
+    operation.cancel()
+    finish(loop)
+    assert tried
+    assert calls[0] == (b"abc", None)
+    with pytest.raises(ValueError, match="no number"):
+        loop.recv_many(a, print, pool=pool, timeout=Failing())
+    pool.close()

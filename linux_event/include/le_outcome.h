@@ -32,8 +32,9 @@ static inline void le_operation_hold(struct le_loop *loop, struct le_operation *
 
 /* The chain is complete: its requests go to the kernel one behind the other. The flag is IOSQE_IO_LINK or _HARDLINK.
  *
- * Where a request on paths, or a sync, has failed, the kernel does not take it for a failure, and goes on with the link. So a
- * chain that is to end there is handed over in parts: behind such a request the rest is held until it has succeeded. */
+ * Where a request on paths, a sync or a shutdown has failed, the kernel does not take it for a failure, and goes on with the
+ * link. So a chain that is to end there is handed over in parts: behind such a request the rest is held until it has
+ * succeeded. */
 static inline void le_chain_release(struct le_loop *loop, uint8_t link_flag)
 {
     struct le_operation *leader = NULL;

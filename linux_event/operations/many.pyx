@@ -9,6 +9,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport errno
 from libc.stdint cimport int32_t, int64_t, uint32_t
+from linux_event.address cimport is_socket_object, socket_of_fd
 from linux_event.arguments cimport seconds_to_ns
 from linux_event.core cimport (
     IORING_CQE_BUFFER_SHIFT, IORING_CQE_F_SOCK_NONEMPTY, LE_LANE_COMPLETIONS, LE_NOT_IN_HEAP, LE_NS_NEVER,
@@ -19,12 +20,12 @@ from linux_event.core cimport (
     le_op_class, le_op_is_out, le_op_owner, le_op_verdict, le_operation_end, le_pool, le_pool_buffer, le_pool_give,
     le_result, le_results_drop, le_results_first, le_results_reserve, le_watcher_collect, le_watcher_function,
 )
-from linux_event.engine cimport Engine
+from linux_event.engine cimport Engine, loop_changed
 from linux_event.errors cimport check_memory
 from linux_event.liburing cimport io_uring_sqe
-from linux_event.linux cimport ECANCELED, F_GETFD, SO_TYPE, SOCK_DGRAM, SOL_SOCKET, close, fcntl, getsockopt, socklen_t
+from linux_event.linux cimport ECANCELED, SO_TYPE, SOCK_DGRAM, SOL_SOCKET, close, getsockopt, socklen_t
 from linux_event.loop cimport add_method
-from linux_event.operation cimport Operation, kind_begin, operation_begin, operation_fd, operation_kind, operation_start
+from linux_event.operation cimport Operation, kind_begin, operation_begin, operation_enter, operation_fd, operation_kind
 from linux_event.pool cimport BufferPool, big_pool, pool_argument
 from linux_event.requests cimport op_start, op_stop
 
@@ -107,14 +108,22 @@ cdef ManyOperation begin(const operation_kind *kind, object loop, object callbac
 
 
 cdef object start(ManyOperation self, object timeout):
-    if timeout is not None:
-        self.many.deadline_ns = le_clock_after(le_clock_ns(), seconds_to_ns(timeout, "timeout"))
-        self.many.is_timed = True
-    operation_start(self, timeout)
+    # The pool is in use from here on: the conversion of the timeout may run code of others, which closes it.
     if self.many.pool != NULL:
         self.many.pool.users += 1
-        if not self.many.is_datagram:
-            op_start(self.owner, &self.many.hangup)
+    try:
+        if timeout is not None:
+            self.many.deadline_ns = le_clock_after(le_clock_ns(), seconds_to_ns(timeout, "timeout"))
+            self.many.is_timed = True
+        operation_enter(self, timeout)
+    except BaseException:
+        if self.many.pool != NULL:
+            self.many.pool.users -= 1
+        raise
+    op_start(self.owner, &self.core.op)
+    if self.many.pool != NULL and not self.many.is_datagram:
+        op_start(self.owner, &self.many.hangup)
+    loop_changed(self.owner)
     return self
 
 
@@ -216,12 +225,11 @@ cdef int deliver_connection(ManyOperation self) except -1:
     try:
         result = accepted(self.kept, fd)
     except BaseException as error:
-        # The connection stays, until there is memory, or the next time after Ctrl-C; unless the socket was made, and closed.
-        if isinstance(error, Exception) and not isinstance(error, MemoryError):
-            close(fd)
-        if fcntl(fd, F_GETFD) >= 0:
+        # The connection stays, until there is memory, or the next time after Ctrl-C.
+        if not isinstance(error, Exception) or isinstance(error, MemoryError):
             later(self)
         else:
+            close(fd)
             le_results_drop(&self.owner.core.results, &self.many.results)
             collect_again(self)
         raise
@@ -319,26 +327,9 @@ cdef int abort(Operation operation) except -1:
 
 # -- accept_many -------------------------------------------------------------------------------------------------------
 
-# Found at the first call: the import of the module socket takes longer than that of this package.
-cdef object socket_class = None
-cdef object socket_base = None
-cdef object base_family, base_type, base_proto
-
-cdef int find_socket_class() except -1:
-    global socket_class, socket_base, base_family, base_type, base_proto
-    import socket
-    socket_base = socket.SocketType
-    base_family, base_type, base_proto = socket_base.family.__get__, socket_base.type.__get__, socket_base.proto.__get__
-    socket_class = socket.socket
-    return 0
-
-
 cdef object accepted(object listening, int fd):
     """The socket of a connection and the address of its other end."""
-    if isinstance(listening, socket_base):
-        sock = socket_class(base_family(listening), base_type(listening), base_proto(listening), fd)
-    else:
-        sock = socket_class(-1, -1, -1, fd)
+    sock = socket_of_fd(fd, listening)
     try:
         return sock, peer_address(sock)
     except BaseException:
@@ -383,8 +374,7 @@ def _accept_many(self, sock, callback=None, *, on_success=None, on_error=None, t
 
     Stands on IORING_OP_ACCEPT with IORING_ACCEPT_MULTISHOT. See accept(2), getpeername(2).
     """
-    if socket_class is None:
-        find_socket_class()
+    is_socket_object(sock)  # imports socket now: it could not when fds are short
     cdef ManyOperation op = begin(&accept_kind, self, callback, on_success, on_error, sock)
     le_many_prep_accept(&op.core, operation_fd(op, sock))
     return start(op, timeout)

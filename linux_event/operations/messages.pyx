@@ -123,11 +123,8 @@ cdef object result_recvfrom(Operation self):
 cdef object result_recvmsg(Operation self):
     cdef _Message message = <_Message>self.memory
     cdef int flags = message.header.msg_flags & ~<int>MSG_CMSG_CLOEXEC  # which the kernel repeats from the request
-    try:
-        return data_received(self), ancillary_data(&message.header), flags, address_received(self)
-    except BaseException:
-        dispose_message(self)
-        raise
+    # Where this fails the fds that came are closed, once, by dispose_message().
+    return data_received(self), ancillary_data(&message.header), flags, address_received(self)
 
 
 cdef size_t ancillary_size(msghdr *header, cmsghdr *item) noexcept:

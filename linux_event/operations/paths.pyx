@@ -155,6 +155,9 @@ cdef enum truncate_stage:  # in op.bits; op.fd is the fd, or -1
 cdef class PathTruncate(Operation):
     """Opens, truncates, closes: one request after the other."""
 
+    def __cinit__(self):
+        self.core.op.fd = -1
+
     def __dealloc__(self):
         if self.core.op.fd >= 0:
             close(self.core.op.fd)  # the loop was closed in a way that left no time for it
@@ -238,8 +241,10 @@ def _truncate(self, path_or_fd, length, callback=None, *, on_success=None, on_er
     op = PathTruncate.__new__(PathTruncate) if has_path and is_request else Operation.__new__(Operation)
     op.core.op.fd = -1
     operation_begin(op, kind, self, callback, on_success, on_error, path_or_fd)
-    op.core.total = integer_within(length, "length", 0, INT64_MAX)
+    cdef int64_t size = integer_within(length, "length", 0, INT64_MAX)
     cdef const char *path = NULL
+    if kind != &truncate_kind:
+        op.core.total = size  # for later; in a chain it would count as bytes to move
     if has_path:
         path = operation_path(op, path_or_fd)
     else:
@@ -250,7 +255,7 @@ def _truncate(self, path_or_fd, length, callback=None, *, on_success=None, on_er
         # A FIFO is to be refused, not waited for.
         io_uring_prep_openat(&op.core.sqe, AT_FDCWD, path, O_WRONLY | O_CLOEXEC | O_NONBLOCK, 0)
     else:
-        le_prep_ftruncate(&op.core.sqe, op.core.op.fd, <int64_t>op.core.total)
+        le_prep_ftruncate(&op.core.sqe, op.core.op.fd, size)
     return operation_start(op, timeout)
 
 

@@ -9,7 +9,7 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from libc.errno cimport EINVAL, ENOMEM
 from libc.stdint cimport int32_t, uint32_t
 from linux_event.address cimport (
-    address_from_sockaddr, address_to_sockaddr, socket_family, socket_is_unix_packet, socket_of_fd,
+    address_from_sockaddr, address_to_sockaddr, is_socket_object, socket_family, socket_is_unix_packet, socket_of_fd,
 )
 from linux_event.arguments cimport flag_argument, integer_within
 from linux_event.core cimport (
@@ -45,14 +45,10 @@ accept_kind.request.on_cqe = le_retry_on_cqe
 
 
 cdef object result_accepted(Operation self):
-    cdef int fd = <int>self.core.result
+    # Where this fails the fd is disposed of, once, by dispose_accepted().
     cdef peer_name *peer = <peer_name *>PyBytes_AS_STRING(self.memory)
-    try:
-        address = address_from_sockaddr(&peer.address, peer.length)
-        return socket_of_fd(fd, self.kept), address
-    except BaseException:
-        close(fd)
-        raise
+    address = address_from_sockaddr(&peer.address, peer.length)
+    return socket_of_fd(<int>self.core.result, self.kept), address
 
 
 cdef int dispose_accepted(Operation self) except -1:
@@ -79,6 +75,7 @@ def _accept(self, sock, callback=None, *, on_success=None, on_error=None, timeou
     """
     cdef Operation op = operation_new(&accept_kind, self, callback, on_success, on_error, sock)
     cdef int fd = operation_fd(op, sock)
+    is_socket_object(sock)  # imports socket now: it could not when fds are short
     cdef peer_name *peer = <peer_name *>operation_bytes(op, sizeof(peer_name))
     peer.length = sizeof(peer.address)
     io_uring_prep_accept(&op.core.sqe, fd, <sockaddr *>&peer.address, &peer.length, SOCK_CLOEXEC)
@@ -114,8 +111,7 @@ def _connect(self, sock, address, callback=None, *, on_success=None, on_error=No
 
     After a failure, a cancellation or a timeout make a new socket: the kernel may still be connecting this one. Where the
     queue of a listening Unix socket is full it waits for room, whether ``sock`` blocks or not (in a chain one that does not
-    block fails with BlockingIOError). The ``filename`` of an error is
-    the path of a Unix socket, and ``sock`` otherwise.
+    block fails with BlockingIOError). The ``filename`` of an error is the path of a Unix socket, and the fd otherwise.
 
     Stands on IORING_OP_CONNECT. See connect(2).
     """
@@ -285,6 +281,7 @@ add_method("send", _send)
 # -- shutdown ----------------------------------------------------------------------------------------------------------
 
 cdef operation_kind shutdown_kind
+shutdown_kind.is_lenient = True
 kind_begin(&shutdown_kind, "shutdown")
 
 

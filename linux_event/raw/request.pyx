@@ -362,7 +362,7 @@ cdef int make_kinds() except -1:
     cdef unsigned code
     # Failures that do not end a chain, see le_chain_release(). Links that the user makes are as the kernel has them.
     lenient = {"FSYNC", "SYNC_FILE_RANGE", "FALLOCATE", "STATX", "FTRUNCATE", "RENAMEAT", "UNLINKAT", "MKDIRAT", "LINKAT",
-               "SYMLINKAT"}
+               "SYMLINKAT", "SHUTDOWN", "MADVISE", "GETXATTR", "FGETXATTR", "SETXATTR", "FSETXATTR"}
     for code, name in enumerate((*OPERATION_NAMES, "inbox")):
         kind_names.append(name.lower().encode())
         kind_begin(&kinds[code], PyBytes_AS_STRING(kind_names[code]))

@@ -366,3 +366,23 @@ def test_folders_given_as_objects_are_kept_alive(loop, place):
     os.close(fd)
     assert operation.result() is None
     assert os.listdir("second") == ["moved"]
+
+
+def test_an_object_made_without_a_loop_closes_nothing(loop, place):
+    """fd 0 in particular."""
+    kind = type(loop.truncate("file", 1))
+    finish(loop)
+    run_script(
+        """
+        import os
+        import linux_event
+
+        with linux_event.Loop() as loop:
+            kind = type(loop.truncate(__file__, 10**6))
+            loop.run()
+        before = os.fstat(0)
+        kind.__new__(kind)
+        assert os.fstat(0) == before
+        """
+    )
+    assert kind.__new__(kind).done() is False

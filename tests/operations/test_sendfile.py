@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError
 import pytest
 from _fault import run_script
 from _moving import DATA, Calls, Reader
-from _support import close_checked, finish, made_loop, open_fds, run_until, scaled, tcp_pair
+from _support import BOUND, close_checked, finish, made_loop, open_fds, run_until, scaled, tcp_pair
 
 from linux_event import Loop
 
@@ -422,3 +422,24 @@ def test_wrong_arguments_of_sendfile(loop, pair, content, change, error, named):
     finish(loop)
     with pytest.raises(BlockingIOError):
         pair[1].recv(1)
+
+
+def test_a_timeout_whose_conversion_starts_operations(loop, ends, content):
+    """What it starts does not come between the two requests of a round."""
+    started = []
+
+    class Starting:
+        def __index__(self):
+            started.append(loop.recv(ends[0], 1, on_error=lambda error: None))
+            return int(BOUND)
+
+    reader = Reader(ends[1])
+    calls = Calls()
+    loop.sendfile(ends[0], content, callback=calls, timeout=Starting())
+    run_until(loop, lambda: calls)
+    assert calls.result == len(DATA)
+    for operation in started:
+        operation.cancel()
+    finish(loop)
+    ends[0].shutdown(socket.SHUT_WR)
+    assert reader.finish() == DATA

@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import socket
+import weakref
 
 import pytest
 from _fault import run_script
@@ -484,3 +485,26 @@ def test_shutdown_ends_what_is_in_flight(loop, tmp_path):
     with socket.socket() as never, pytest.raises(OSError) as caught:
         outcome(loop, loop.shutdown, never, socket.SHUT_WR)
     assert caught.value.errno == errno.ENOTCONN
+
+
+def test_a_socket_that_could_not_be_made_is_closed_once(loop, monkeypatch):
+    """By then its number may be that of another file."""
+    init = socket.socket.__init__
+    refs, opened = [], []
+
+    def interrupted(self, *arguments):
+        init(self, *arguments)
+        refs.append(weakref.ref(self, lambda _: opened.append(os.open(os.devnull, os.O_RDONLY))))
+        raise MemoryError("interrupted")
+
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        operation = loop.accept(server, on_error=lambda error: None)
+        monkeypatch.setattr(socket.socket, "__init__", interrupted)
+        finish(loop)
+        monkeypatch.undo()
+        assert type(operation.exception()) is MemoryError
+        client.settimeout(BOUND)
+        assert client.recv(1) == b""
+    del operation
+    assert len(opened) == 1
+    os.close(opened[0])
