@@ -208,10 +208,7 @@ cdef int register_buffer_ring(le_ring *ring, void *buffers, uint32_t entries, ui
     asked.ring_addr = <uintptr_t>buffers
     asked.ring_entries = entries
     asked.bgid = group
-    if syscall(SYS_io_uring_register, ring.uring.ring_fd,
-               IORING_REGISTER_PBUF_RING if buffers != NULL else IORING_UNREGISTER_PBUF_RING, &asked, 1) < 0:
-        return -errno
-    return 0
+    return register_with(ring, IORING_REGISTER_PBUF_RING if buffers != NULL else IORING_UNREGISTER_PBUF_RING, &asked, 1)
 
 
 cdef int register_slots(le_ring *ring, uint32_t count) noexcept nogil:
@@ -221,9 +218,7 @@ cdef int register_slots(le_ring *ring, uint32_t count) noexcept nogil:
     asked.nr = count
     asked.flags = IORING_RSRC_REGISTER_SPARSE
     ring.syscalls += 1
-    if syscall(SYS_io_uring_register, ring.uring.ring_fd, IORING_REGISTER_FILES2, &asked, sizeof(asked)) < 0:
-        return -errno
-    return 0
+    return register_with(ring, IORING_REGISTER_FILES2, &asked, sizeof(asked))
 
 
 cdef raise_refused(int error, uint32_t entries, uint32_t cq_entries):
