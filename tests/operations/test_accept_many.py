@@ -356,3 +356,48 @@ def test_memory_that_runs_out_loses_nothing(heard):
             os.fstat(sock.fileno())
         op.cancel()
         finish(loop)
+
+
+def test_a_connection_of_which_no_socket_can_be_made_is_closed(loop, heard, monkeypatch):
+    raised = []
+    loop.on_error = lambda source, error: raised.append(str(error))
+
+    def fail(*_):
+        raise ValueError("odd")
+
+    with listening() as server, contextlib.ExitStack() as stack:
+        op = loop.accept_many(server, heard)
+        client = stack.enter_context(connect(server))
+        client.settimeout(BOUND)
+        with monkeypatch.context() as patch:
+            patch.setattr(socket.socket, "__init__", fail)
+            run_until(loop, lambda: raised)
+        assert raised == ["odd"]
+        assert client.recv(1) == b""  # it was closed, and is not kept for another try
+        stack.enter_context(connect(server))
+        run_until(loop, lambda: heard.accepted)
+        assert len(heard.accepted) == 1
+        op.cancel()
+        finish(loop)
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_a_connection_is_kept_where_memory_is_short_or_the_user_interrupts(loop, heard, monkeypatch, error):
+    failed = []
+    loop.on_error = lambda source, caught: None
+
+    def fail(*_):
+        failed.append(error)
+        raise error
+
+    with listening() as server, connect(server):
+        op = loop.accept_many(server, heard)
+        with monkeypatch.context() as patch:
+            patch.setattr(socket.socket, "__init__", fail)
+            with contextlib.suppress(KeyboardInterrupt):
+                run_until(loop, lambda: failed)
+        assert failed
+        run_until(loop, lambda: heard.accepted)
+        assert len(heard.accepted) == 1
+        op.cancel()
+        finish(loop)
