@@ -61,9 +61,12 @@ class Result:
 
 
 def script_environment(extra=None):
-    """The environment of a script: it imports what this process would import."""
+    """The environment of a script: it imports what this process would import.
+
+    Threads that the kernel works with count as the script's: Python 3.12 and newer then warn of a fork, which is harmless.
+    """
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
-    environment.pop("PYTHONWARNINGS", None)
+    environment["PYTHONWARNINGS"] = "ignore:This process:DeprecationWarning"
     environment.update(extra or {})
     return environment
 
