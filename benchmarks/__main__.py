@@ -100,6 +100,11 @@ def _measure(console: Console, options: argparse.Namespace, cpu: int) -> dict[st
     else:
         with console.status("counting system calls"):
             calls, strace_failures = syscalls.count_all(versions, cpu, counted)
+            # A peer that has no such operation starts and ends, and that is all.
+            calls = {
+                job: {peer: calls for peer, calls in by_peer.items() if peer not in outcome.not_offered.get(job, {})}
+                for job, by_peer in calls.items()
+            }
     in_c, kernel_failures = {}, []
     if "pipe_ping" in sizes:
         try:

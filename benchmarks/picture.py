@@ -50,10 +50,11 @@ def draw(results: dict[str, Result], peers: Sequence[str], caption: str, path: P
         caption: the line below the title, on machine and versions.
         path: where the file goes.
     """
-    rows = (len(BARS) + COLUMNS) // COLUMNS
+    charts = sum(key in results for key in BARS) + all(key in results for key in FDS.values())
+    rows = max(1, -(-charts // COLUMNS))
     # Without pyplot: no window system is asked for.
     figure = Figure(figsize=(4.0 * COLUMNS, 2.5 * rows + 1.0), layout="constrained")
-    places = iter(figure.subplots(rows, COLUMNS).flat)
+    places = iter(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for key in BARS:
         if key in results:
             _draw_bars(next(places), results[key], peers)
