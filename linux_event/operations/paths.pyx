@@ -392,7 +392,8 @@ def _link(self, source=..., target=..., callback=None, *, hard=False, src_dir_fd
     the ``with`` statement, nothing of the chain is begun. Inside it an operation that is more than one request (``read_file``,
     ``accept_many``, ...), and one for which there is no more room in the submission queue, raises ValueError.
 
-    :param hard: True: go on after a failure. Only without paths.
+    :param hard: True: go on after a failure. Only without paths. A write or send that moves a part at first sends the rest when
+        the next one has begun: do not put two of them on one stream into such a chain.
     :returns: a ``Chain``, whose ``operations`` are those started inside.
     :raises TypeError: ``hard`` is not a bool.
     :raises LoopClosedError, WrongThreadError: as told by their names.
