@@ -7,34 +7,37 @@ running then are waited for, and no other one begins.
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 
-def run(make, part):
-    """Run one part; return its name, exit status, output and seconds."""
+def run(make, part, has_failed):
+    """Run one part, unless another one has failed; return its name, exit status, output and seconds."""
+    if has_failed.is_set():
+        return part, None, b"", 0.0
     started = time.monotonic()
     done = subprocess.run(
         [make, "--no-print-directory", part], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
     )
+    if done.returncode:
+        has_failed.set()
     return part, done.returncode, done.stdout, time.monotonic() - started
 
 
 def main(make, *parts):
     """Run the parts and return the exit status."""
-    status = 0
+    has_failed = threading.Event()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for future in as_completed([pool.submit(run, make, part) for part in parts]):
-            if future.cancelled():
-                continue
+        for future in as_completed([pool.submit(run, make, part, has_failed) for part in parts]):
             part, code, output, seconds = future.result()
+            if code is None:
+                print(f"== make {part}: not begun", flush=True)
+                continue
             print(f"== make {part}", flush=True)
             sys.stdout.buffer.write(output)
             print(f"== make {part}: {'failed' if code else 'passed'} in {seconds:.0f} s", flush=True)
-            if code:
-                status = 1
-                pool.shutdown(wait=False, cancel_futures=True)
-    return status
+    return int(has_failed.is_set())
 
 
 if __name__ == "__main__":
