@@ -1,9 +1,11 @@
 """Child: return codes, arguments, starting and stopping, several watchers of one child, many children."""
 
 import os
+import select
 import signal
 import subprocess
 import threading
+import time
 
 import pytest
 from _children import Calls, ended, gated, is_reaped, is_zombie, kernel_threads, start, wait_ended
@@ -440,4 +442,19 @@ def test_a_loop_that_polls_its_submissions(way):
         loop.run_once(0)
         end()
         run_until(loop, lambda: calls)
+        assert calls.codes == [2]
+
+
+def test_inside_another_event_loop(loop):
+    with gated(2) as (child, end):
+        calls = Calls()
+        loop.child(child, calls)
+        fd = loop.fileno()
+        loop.run_once(0)
+        assert select.select([fd], [], [], 0)[0] == []
+        end()
+        limit = time.monotonic() + BOUND
+        while not calls and time.monotonic() < limit:
+            select.select([fd], [], [], BOUND)
+            loop.run_once(0)
         assert calls.codes == [2]

@@ -12,7 +12,7 @@ import weakref
 import _fault
 import pytest
 from _children import Calls, ended, gated, start
-from _fault import in_fork, run_script, unexpected, wait_until
+from _fault import in_fork, run_script, start_fork, unexpected, wait_until
 from _support import finish, made_loop, scaled
 
 # Python 3.12 warns of every fork of a process with threads.
@@ -117,12 +117,14 @@ PTRACE_TRACEME, PTRACE_CONT = 0, 7
 def test_traced_by_this_process(loop):
     """Stops of a tracee are told to whoever waits for its end; they are no end, and belong to the tracer."""
     libc = ctypes.CDLL(None, use_errno=True)
-    pid = os.fork()
-    if pid == 0:
+
+    def traced():
         libc.ptrace(PTRACE_TRACEME, 0, None, None)
         os.kill(os.getpid(), signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGUSR1)
         os._exit(7)
+
+    pid = start_fork(traced)
     calls = Calls()
     watcher = loop.child(pid, calls)
     os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
@@ -138,6 +140,35 @@ def test_traced_by_this_process(loop):
         assert libc.ptrace(PTRACE_CONT, pid, None, None) == 0
     finish(loop)
     assert calls == [(pid, 7)]
+
+
+def test_a_stop_that_the_tracer_has_seen_by_then(loop, way):
+    """The kernel tells of a stop, and when the watcher looks, the child runs again: it is waited for as before."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    read_end, write_end = os.pipe()
+
+    def traced():
+        libc.ptrace(PTRACE_TRACEME, 0, None, None)
+        os.read(read_end, 1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os._exit(7)
+
+    pid = start_fork(traced)
+    calls = Calls()
+    loop.child(pid, calls)
+    loop.run_once(0)
+    os.write(write_end, b"x")
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+
+    def tracer(timer):
+        assert os.WSTOPSIG(os.waitpid(pid, os.WUNTRACED)[1]) == signal.SIGUSR1
+        assert libc.ptrace(PTRACE_CONT, pid, None, None) == 0
+
+    loop.timer(0, tracer, priority=2)
+    finish(loop)
+    assert calls == [(pid, 7)]
+    os.close(read_end)
+    os.close(write_end)
 
 
 TRACER = """
@@ -179,6 +210,7 @@ def test_a_ring_that_may_do_little(allowed, submitted, asked):
     """Where the kernel refuses to wait for a child, a pidfd is polled. A ring that must not ask is told by another one."""
     with made_loop() as loop, gated(5) as (child, end):
         loop.ring.restrict(*allowed)
+        loop.run_once(0)
         if asked:
             with made_loop() as other:
                 other.child(ended(), Calls())

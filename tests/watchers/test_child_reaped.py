@@ -1,5 +1,6 @@
 """Child and those who reap beside it: subprocess.Popen, other threads, handlers of SIGCHLD, the kernel, tracers."""
 
+import copy
 import gc
 import os
 import signal
@@ -176,6 +177,17 @@ def test_a_popen_is_kept_alive(loop):
     watcher.destroy()
     gc.collect()
     assert ref() is None
+
+
+def test_two_popens_of_one_child(loop):
+    with gated(6) as (child, end):
+        twin, calls = copy.copy(child), Calls()
+        for given in (child, child.pid, twin):
+            loop.child(given, calls)
+        end()
+        finish(loop)
+        assert calls == [(child.pid, 6)] * 3
+        assert twin.returncode == child.returncode == 6
 
 
 def test_a_popen_without_a_process(loop):
