@@ -47,6 +47,8 @@ JOBS = {
         Job(workloads.ping_64, 40_000, 8_000),
         Job(workloads.ping_16k, 30_000, 5_000),
         Job(workloads.ping_100k, 8_000, 1_600),
+        Job(workloads.spawn_1, 400, 100),
+        Job(workloads.spawn_16, 400, 100),
         Job(workloads.memory_per_timer, 100_000, 50_000, warm=False),
         Job(workloads.memory_per_watcher, 10_000, 10_000, warm=False),
         Job(workloads.import_time, 5, 2, warm=False),
@@ -163,6 +165,8 @@ ROWS = (
     Row("ping_64", "recv + send there and back, 64 B", "ping_64", unit="µs", scale=1e3),
     Row("ping_16k", "recv + send there and back, 16 KiB", "ping_16k", unit="µs", scale=1e3),
     Row("ping_100k", "recv + send there and back, 100 KiB", "ping_100k", unit="µs", scale=1e3),
+    Row("spawn_1", "spawn + wait of true", "spawn_1", unit="µs", scale=1e3, target=BestPeerTarget(0.8)),
+    Row("spawn_16", "spawn + wait of true, 16 at once", "spawn_16", unit="µs", scale=1e3, target=BestPeerTarget(0.8)),
     Row("memory_per_timer", "memory per idle timer", "memory_per_timer", "memory", "B", target=OwnTarget(200, "B")),
     Row(
         "memory_per_watcher", "memory per idle watcher", "memory_per_watcher", "memory", "B", target=OwnTarget(200, "B")

@@ -33,6 +33,8 @@ BARS = (
     "ping_64",
     "ping_16k",
     "ping_100k",
+    "spawn_1",
+    "spawn_16",
     "memory_per_timer",
     "memory_per_watcher",
     "import_time",

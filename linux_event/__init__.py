@@ -19,6 +19,7 @@ from linux_event.pool import BufferPool
 from linux_event.statistics import Statistics
 from linux_event.uring import Ring
 from linux_event.watcher import Watcher
+from linux_event.watchers.child import Child
 from linux_event.watchers.idle import Idle
 from linux_event.watchers.io import IOWatcher
 from linux_event.watchers.signal import Signal
@@ -26,6 +27,7 @@ from linux_event.watchers.timer import Periodic, Timer
 
 __all__ = [
     "BufferPool",
+    "Child",
     "DestroyedError",
     "Events",
     "IOWatcher",

@@ -6,6 +6,7 @@ from .pool import BufferPool
 from .statistics import Statistics
 from .uring import Ring
 from .watcher import Watcher
+from .watchers.child import Child
 from .watchers.idle import Idle
 from .watchers.io import IOWatcher
 from .watchers.signal import Signal
@@ -13,6 +14,7 @@ from .watchers.timer import Periodic, Timer
 
 __all__ = [
     "BufferPool",
+    "Child",
     "DestroyedError",
     "Events",
     "IOWatcher",

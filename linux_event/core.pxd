@@ -255,6 +255,7 @@ cdef extern from "le_loop.h" nogil:
         le_table watchers
         le_index by_fd
         le_index by_signal
+        le_index by_child
         le_slots slots
         le_pipes pipes
         uint64_t next_id

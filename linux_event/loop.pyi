@@ -1,6 +1,7 @@
 from collections.abc import Callable, Iterable
 from os import stat_result
 from socket import socket
+from subprocess import Popen
 from types import TracebackType
 from typing import Any, Self, SupportsIndex, TypeAlias, TypeVarTuple, overload
 
@@ -15,6 +16,7 @@ from .statistics import Statistics
 from .uring import Ring
 from .views import LiveView
 from .watcher import Watcher
+from .watchers.child import Child
 from .watchers.idle import Idle
 from .watchers.io import IOWatcher
 from .watchers.signal import Signal
@@ -172,6 +174,12 @@ class Loop(Engine):
 
     # Operations: a line for the arguments, one for the callbacks.
     # fmt: off
+    @overload
+    def child(self, pid: _Int | Popen[Any], callback: Callable[[Child, int, int | None], object], *,
+              data: Any = None, priority: int = 0, ref: bool = True, start: bool = True) -> Child: ...
+    @overload
+    def child(self, pid: _Int | Popen[Any], *, data: Any = None, priority: int = 0, ref: bool = True,
+              start: bool = True) -> Callable[[Callable[[Child, int, int | None], object]], Child]: ...
     @overload
     def close(self) -> None: ...
     @overload

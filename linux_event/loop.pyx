@@ -33,7 +33,7 @@ cdef class Loop(Embedding):
     """Loop(*, entries=256, cq_entries=None, sqpoll=False, busy_poll=0.0, idle_wait=0.001, max_events=256, debug=False)
 --
 
-An event loop on io_uring: readiness of fds, timers, signals and idle work, one system call per turn.
+An event loop on io_uring: readiness of fds, timers, signals, child processes and idle work, one system call per turn.
 
 A loop belongs to the thread that first runs it (or calls ``fileno``); it may be built in another one. Only ``post``,
 ``stop_threadsafe``, ``time``, ``statistics``, the live views and the ``is_`` methods may be called from other threads.

@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import warnings
@@ -18,7 +19,7 @@ import warnings
 from _fuzz_operations import OperationSteps
 
 import linux_event
-from linux_event import Events, Idle, IOWatcher, Loop, Periodic, Signal, Timer
+from linux_event import Child, Events, Idle, IOWatcher, Loop, Periodic, Signal, Timer
 
 
 class HostileError(Exception):
@@ -40,6 +41,7 @@ class Program(OperationSteps):
         super().__init__()
         self.random = random.Random(seed)
         self.loops, self.watchers, self.fds = [], [], []
+        self.children = [subprocess.Popen(["sleep", "0"])]
         self.trail, self.swallowed, self.depth = [], [], 0
         self.steps = [getattr(self, name) for name in sorted(dir(self)) if name.startswith("step_")]
         self.effects = [getattr(self, name) for name in sorted(dir(self)) if name.startswith("effect_")]
@@ -113,7 +115,16 @@ class Program(OperationSteps):
             return [
                 self.pick("USR1", "SIGUSR2", 10, 12, signal.SIGHUP, "KILL", 9, 0, 65, -1, 2**70, "\0", "\udc80", 34)
             ]
+        if kind is Child:
+            child = self.child()
+            return [self.pick(child, child.pid, 1, 0, -1, os.getpid(), 2**40)]
         return []
+
+    def child(self):
+        """A child process, most often one that ends soon; a Popen."""
+        if len(self.children) < 30 and self.chance(0.3):
+            self.children.append(subprocess.Popen(["sleep", self.random.choice(["0", "0", "60"])]))
+        return self.random.choice(self.children)
 
     def make(self, kind=None):
         kind = kind or self.random.choice(KINDS)
@@ -439,6 +450,9 @@ class Program(OperationSteps):
         self.effects = [self.effect_nothing]
         for loop in self.loops:
             loop.close()
+        for child in self.children:
+            child.kill()
+            child.wait()
         self.end_operations()
         self.check()
         assert not self.swallowed, self.swallowed
@@ -497,8 +511,8 @@ HostileFloat = hostile_subclass(
 )
 HostileStr = hostile_subclass("HostileStr", str, ["__str__", "__eq__", "__repr__", "__len__", "__iter__", "upper"])
 
-KINDS = [IOWatcher, Timer, Periodic, Signal, Idle]
-FACTORIES = {IOWatcher: "io", Timer: "timer", Periodic: "periodic", Signal: "signal", Idle: "idle"}
+KINDS = [IOWatcher, Timer, Periodic, Signal, Idle, Child]
+FACTORIES = dict(zip(KINDS, ("io", "timer", "periodic", "signal", "idle", "child"), strict=True))
 JUNK = [
     lambda: None,
     lambda: 0,

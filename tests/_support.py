@@ -1,14 +1,17 @@
 """What the test files share: scale, bounded waits, file descriptors with two ends, and the search for leaks."""
 
+import atexit
 import contextlib
+import functools
 import gc
 import os
 import resource
 import socket
+import subprocess
 import sys
 import time
 
-from linux_event import Idle, IOWatcher, Loop, Periodic, Signal, Timer
+from linux_event import Child, Idle, IOWatcher, Loop, Periodic, Signal, Timer
 
 # Instrumented builds are several times slower: they run with smaller counts.
 SCALE = float(os.environ.get("LE_TEST_SCALE", "1"))
@@ -17,12 +20,31 @@ SCALE = float(os.environ.get("LE_TEST_SCALE", "1"))
 BOUND = 60.0
 
 # The name of the factory of each kind of watcher, and its class.
-KINDS = {"io": IOWatcher, "timer": Timer, "periodic": Periodic, "signal": Signal, "idle": Idle}
+KINDS = {"io": IOWatcher, "timer": Timer, "periodic": Periodic, "signal": Signal, "idle": Idle, "child": Child}
 
 
 def kind_arguments(kind, pipe):
     """What a watcher of the kind takes between loop and callback, for one that is not called by itself."""
+    if kind == "child":
+        return (resting_child(),)
     return {"io": (pipe.r, "r"), "timer": (BOUND,), "periodic": (BOUND,), "signal": ("USR1",), "idle": ()}[kind]
+
+
+@functools.cache
+def resting_child():
+    """The pid of a child that does nothing, one for all tests of this process."""
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    child = subprocess.Popen(["sleep", "3600"], env=environment)
+    # Whoever forks has other children.
+    os.register_at_fork(after_in_child=resting_child.cache_clear)
+    atexit.register(end_resting, os.getpid(), child)
+    return child.pid
+
+
+def end_resting(parent, child):
+    if os.getpid() == parent:
+        child.kill()
+        child.wait()
 
 
 def scaled(count, least=1):

@@ -9,6 +9,8 @@ import pytest
 from _support import KINDS, Pipe, kind_arguments, living, made_loop, open_fds, rings, unraisable
 
 from linux_event import BufferPool, Loop, Operation, Ring, Watcher
+from linux_event.ring import probe
+from linux_event.watchers import child
 
 FAILED = pytest.StashKey[bool]()
 
@@ -107,3 +109,14 @@ def make(loop, pipe, kind):
         return getattr(loop, kind)(*kind_arguments(kind, pipe), *args, **keywords)
 
     return make
+
+
+@pytest.fixture(params=["waitid", "pidfd"])
+def way(request):
+    """How the loop notices the end of a child: by the kernel's operation, or as it does where that is lacking."""
+    if request.param == "pidfd":
+        child.pretend("WAITID")
+    elif "WAITID" not in probe()["operations"]:
+        pytest.skip("this kernel has no WAITID")
+    yield request.param
+    child.pretend()

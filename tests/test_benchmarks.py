@@ -71,7 +71,18 @@ def test_a_library_for_files_offers_nothing_else(job):
 
 
 @pytest.mark.parametrize(
-    "job", ["chained_calls", "batched_calls", "pipe_ping", "fds_10", "fds_1000", "timer_new", "timer_reuse"]
+    "job",
+    [
+        "chained_calls",
+        "batched_calls",
+        "pipe_ping",
+        "fds_10",
+        "fds_1000",
+        "timer_new",
+        "timer_reuse",
+        "spawn_1",
+        "spawn_16",
+    ],
 )
 def test_floor_runs(job):
     assert worker(job, FLOOR.name, TINY[job])["values"]["cpu"] > 0

@@ -23,6 +23,12 @@ BUSY = """
     def fail(*_):
         print("called after the end", file=sys.stderr)
 
+    def idler():
+        # It ends with this process, and has none of its files.
+        read_end, write_end = os.pipe()
+        actions = [(os.POSIX_SPAWN_DUP2, read_end, 0), (os.POSIX_SPAWN_CLOSE, 1), (os.POSIX_SPAWN_CLOSE, 2)]
+        return os.posix_spawn("/bin/sh", ["sh", "-c", "read x"], {}, file_actions=actions)
+
     def busy():
         loop = Loop()
         loop.io(os.eventfd(0), "r", fail)
@@ -30,6 +36,7 @@ BUSY = """
         loop.timer(3600, fail)
         loop.periodic(3600, fail)
         loop.signal("USR1", fail)
+        loop.child(idler(), fail)
         loop.run_once(0)
         return loop
 """

@@ -14,7 +14,7 @@ from _fault import BOUND, in_fork, start_fork
 from _support import finish, made_loop, open_fds, rings, run_until, scaled
 from _traffic import Traffic, error_of, make_a_loop
 
-from linux_event import Idle, IOWatcher, Loop, LoopClosedError, Periodic, Signal, Timer
+from linux_event import Child, Idle, IOWatcher, Loop, LoopClosedError, Periodic, Signal, Timer
 
 # Python 3.12 warns of every fork of a process with threads, which is what some of these tests are about.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -50,12 +50,14 @@ DEAD = {
     "periodic": lambda loop: loop.periodic(1, ignore),
     "signal": lambda loop: loop.signal("USR1", ignore),
     "idle": lambda loop: loop.idle(ignore),
+    "child": lambda loop: loop.child(1, ignore),
     "decorator": lambda loop: loop.idle()(ignore),
     "IOWatcher": lambda loop: IOWatcher(loop, 0, "r", ignore),
     "Timer": lambda loop: Timer(loop, 1, ignore),
     "Periodic": lambda loop: Periodic(loop, 1, ignore),
     "Signal": lambda loop: Signal(loop, "USR1", ignore),
     "Idle": lambda loop: Idle(loop, ignore),
+    "Child": lambda loop: Child(loop, 1, ignore),
 }
 
 

@@ -7,7 +7,19 @@ import weakref
 
 import pytest
 from _fault import unexpected
-from _support import BOUND, blocks_grown, finish, living, made_loop, open_fds, pipes, rings, scaled, unraisable
+from _support import (
+    BOUND,
+    blocks_grown,
+    finish,
+    living,
+    made_loop,
+    open_fds,
+    pipes,
+    resting_child,
+    rings,
+    scaled,
+    unraisable,
+)
 
 from linux_event import Loop, Watcher
 
@@ -35,6 +47,7 @@ def everything(pipe):
     loop.periodic(BOUND, print)
     loop.signal("USR1", print)
     loop.idle(print)
+    loop.child(resting_child(), print)
     loop.defer(print, object())
     loop.post(print, object())
     return loop

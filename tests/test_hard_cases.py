@@ -6,6 +6,7 @@ import socket
 import weakref
 
 import pytest
+from _children import ended
 from _support import BOUND, Pipe, finish, made_loop, pipes
 
 from linux_event import Events, Loop
@@ -21,6 +22,7 @@ class Batch:
     def __init__(self, loop, kind, many):
         self.loop, self.called, self.many = loop, [], many
         self.action = None
+        self.children = []
         self.watchers = [self.make(kind, number) for number in range(self.SIZE)]
 
     def make(self, kind, number):
@@ -30,24 +32,30 @@ class Batch:
             return self.loop.periodic(BOUND, self.on_event, data=number, offset=0)
         if kind == "idle":
             return self.loop.idle(self.on_event, data=number)
+        if kind == "child":
+            self.children.append(ended())
+            return self.loop.child(self.children[-1], self.on_event, data=number)
         self.many[number].put()
         return self.loop.io(self.many[number].r, "r", self.on_event, data=number, edge=kind == "edge")
 
-    def on_event(self, watcher, events=None):
+    def on_event(self, watcher, *_):
         self.called.append(watcher.data)
         if self.action and len(self.called) == 1:
             self.action(watcher)
 
 
-KINDS = ["level", "edge", "timer", "periodic", "idle"]
+KINDS = ["level", "edge", "timer", "periodic", "idle", "child"]
 
 
 @pytest.fixture(params=KINDS)
 def batch(loop, request):
     with pipes(Batch.SIZE) as many:
-        yield Batch(loop, request.param, many)
+        batch = Batch(loop, request.param, many)
+        yield batch
         for watcher in list(loop.watchers.values()):
             watcher.destroy()
+        for child in batch.children:
+            child.wait()
 
 
 @pytest.mark.parametrize("method", ["stop", "destroy"])
@@ -127,7 +135,7 @@ def test_a_callback_that_destroys_itself_and_drops_its_last_reference(loop, batc
     refs = [weakref.ref(w) for w in batch.watchers]
     batch.watchers.clear()
 
-    def on_event(watcher, events=None):
+    def on_event(watcher, *_):
         batch.called.append(watcher.data)
         watcher.destroy()
         watcher.callback is None  # noqa: B015
@@ -149,7 +157,7 @@ def test_a_callback_that_changes_everything_about_others(loop, batch):
 
     def change(watcher):
         for other in batch.watchers[1:]:
-            other.callback = lambda w, events=None: changed.append(w.data)
+            other.callback = lambda w, *_: changed.append(w.data)
             other.data += 100
             other.ref = False
 
@@ -170,7 +178,7 @@ def test_every_member_of_the_batch_raises(loop, batch):
 
 
 def test_an_interrupt_in_the_middle_of_the_batch(loop, batch):
-    def interrupt(watcher, events=None):
+    def interrupt(watcher, *_):
         batch.called.append(watcher.data)
         if len(batch.called) in (2, 4):
             raise KeyboardInterrupt

@@ -10,7 +10,7 @@ from textwrap import dedent, indent
 
 import _fault
 import pytest
-from _support import BOUND, blocks_grown, finish, made_loop, pipes, scaled
+from _support import BOUND, blocks_grown, finish, made_loop, pipes, resting_child, scaled
 
 from linux_event import Loop
 
@@ -27,6 +27,7 @@ BODIES = {
     "periodic": "loop.periodic(3600, ignore, offset=5)",
     "signal": "loop.signal('USR2', ignore)",
     "idle": "loop.idle(ignore).stop()",
+    "child": "loop.child(sleeper, ignore, priority=1); loop.child(ended, ignore).start(); loop.run_once(0)",
     "class": "Timer(loop, 3600, ignore)",
     "decorator": "loop.timer(3600)(ignore)",
     "defer": "loop.defer(ignore, 1, 2)",
@@ -84,7 +85,7 @@ BODIES = {
 }
 
 HARNESS = """
-    import ctypes, gc, logging, os, signal, sys, warnings
+    import contextlib, ctypes, gc, logging, os, signal, sys, warnings
     import _fault
     from linux_event import Loop, Timer
 
@@ -105,7 +106,9 @@ HARNESS = """
 
     def attempt(number):
         '''Whether the body ended in MemoryError with its allocation of that number failing.'''
-        global loop, level, edge, timer, periodic, watched
+        global loop, level, edge, timer, periodic, watched, ended
+        ended = os.posix_spawn("/bin/true", ["true"], {})
+        os.waitid(os.P_PID, ended, os.WEXITED | os.WNOWAIT)
         loop = Loop()
         level = loop.io(read_end, "r", ignore, start=False)
         edge = loop.io(read_end, "r", ignore, start=False, edge=True)
@@ -133,6 +136,8 @@ HARNESS = """
                 os.read(read_end, 100)
             except BlockingIOError:
                 break
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(ended, 0)
         if not loop.is_closed():
             called = []
             loop.on_error = None
@@ -151,6 +156,8 @@ HARNESS = """
     warnings.simplefilter("ignore")
     sys.unraisablehook = ignore
     read_end, write_end = os.pipe2(os.O_NONBLOCK)
+    idle_end = os.pipe()[0]
+    sleeper = os.posix_spawn("/bin/cat", ["cat"], {}, file_actions=[(os.POSIX_SPAWN_DUP2, idle_end, 0)])
     file = open("/dev/zero", "r+b", buffering=0)
     for number in range(260):
         os.dup(read_end)  # numbers of further fds are no small ints, which need no memory
@@ -316,6 +323,7 @@ def watchers_of_each_kind(loop, pipe, **arguments):
         loop.periodic(3600, ignore, **arguments),
         loop.signal("USR1", ignore, **arguments),
         loop.idle(ignore, **arguments),
+        loop.child(resting_child(), ignore, **arguments),
     ]
 
 
@@ -383,6 +391,7 @@ def call_back(loop, pipe):
     loop.timer(0, ignore).data = object()
     loop.signal("USR1", lambda watcher, signum: (watcher.info, watcher.destroy()))
     loop.idle(lambda watcher: watcher.destroy())
+    loop.child(os.posix_spawn("/bin/true", ["true"], {}), ignore)
     loop.defer(ignore, 1, [2])
     loop.post(ignore, 1, [2])
     os.kill(os.getpid(), 10)

@@ -37,7 +37,7 @@ LAYERS = (
     ("embedding",),
     ("loop",),
     ("watcher",),
-    ("watchers.idle", "watchers.io", "watchers.signal", "watchers.timer"),
+    ("watchers.child", "watchers.idle", "watchers.io", "watchers.signal", "watchers.timer"),
     ("watchers",),
     ("operation",),
     ("pool",),
@@ -335,6 +335,7 @@ def test_every_argument_is_documented():
 def test_the_public_names_are_those_of_the_contract():
     assert set(linux_event.__all__) == {
         "BufferPool",
+        "Child",
         "DestroyedError",
         "Events",
         "IOWatcher",

@@ -1,7 +1,7 @@
 """Loop.statistics(): a frozen record that counts exactly."""
 
 import pytest
-from _support import BOUND, finish, made_loop, pipes
+from _support import BOUND, finish, made_loop, pipes, resting_child
 
 from linux_event.statistics import Statistics
 
@@ -97,21 +97,22 @@ def test_watchers_active_and_not(loop, pipe):
         loop.periodic(BOUND, print),
         loop.idle(print),
         loop.signal("USR1", print),
+        loop.child(resting_child(), print),
     ]
-    assert loop.statistics().watchers == 5
-    assert loop.statistics().active_watchers == 5
+    assert loop.statistics().watchers == 6
+    assert loop.statistics().active_watchers == 6
     assert loop.statistics().timers == 2
     made[0].ref = False
     made[3].ref = False
-    assert loop.statistics().active_watchers == 5
+    assert loop.statistics().active_watchers == 6
     for count, watcher in enumerate(made, start=1):
         watcher.stop()
-        assert loop.statistics().active_watchers == 5 - count
-        assert loop.statistics().watchers == 5
+        assert loop.statistics().active_watchers == 6 - count
+        assert loop.statistics().watchers == 6
     assert loop.statistics().timers == 0
     for count, watcher in enumerate(made, start=1):
         watcher.destroy()
-        assert loop.statistics().watchers == 5 - count
+        assert loop.statistics().watchers == 6 - count
 
 
 def test_a_stopped_watcher_has_no_request_left(loop):

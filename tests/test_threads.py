@@ -8,9 +8,10 @@ import weakref
 
 import pytest
 from _fault import BOUND, in_thread, unexpected
-from _support import close_checked, finish, made_loop, pipes, scaled
+from _support import close_checked, finish, kind_arguments, made_loop, pipes, scaled
 
 from linux_event import (
+    Child,
     Idle,
     IOWatcher,
     Loop,
@@ -120,11 +121,13 @@ LOOP_CALLS = {
     "periodic": lambda loop: loop.periodic(1, ignore),
     "signal": lambda loop: loop.signal("USR1", ignore),
     "idle": lambda loop: loop.idle(ignore),
+    "child": lambda loop: loop.child(1, ignore),
     "IOWatcher": lambda loop: IOWatcher(loop, 0, "r", ignore),
     "Timer": lambda loop: Timer(loop, 1, ignore),
     "Periodic": lambda loop: Periodic(loop, 1, ignore),
     "Signal": lambda loop: Signal(loop, "USR1", ignore),
     "Idle": lambda loop: Idle(loop, ignore),
+    "Child": lambda loop: Child(loop, 1, ignore),
     "decorator": lambda loop: loop.timer(1)(ignore),
     "not started": lambda loop: loop.timer(1, ignore, start=False),
 }
@@ -158,10 +161,8 @@ def test_loop_methods_in_the_wrong_thread(name, running):
 
 @pytest.mark.parametrize("state", ["active", "stopped"])
 @pytest.mark.parametrize("call", WATCHER_CALLS)
-@pytest.mark.parametrize("kind", ["io", "timer", "periodic", "signal", "idle"])
 def test_watcher_methods_in_the_wrong_thread(loop, pipe, kind, call, state):
-    arguments = {"io": (pipe.r, "r"), "timer": (1,), "periodic": (1,), "signal": ("USR1",), "idle": ()}[kind]
-    watcher = getattr(loop, kind)(*arguments, ignore, start=state == "active")
+    watcher = getattr(loop, kind)(*kind_arguments(kind, pipe), ignore, start=state == "active")
     loop.run_once(0)
     before = repr(watcher)
     with pytest.raises(WrongThreadError):

@@ -84,6 +84,23 @@ class AsyncioDriver(Driver):
 
         return self.loop.run_until_complete(accept())
 
+    def spawn(self, command: Sequence[str], count: int, at_once: int) -> int:
+        from asyncio import create_subprocess_exec, gather
+
+        rest = iter(range(count))
+
+        async def some() -> int:
+            succeeded = 0
+            for _ in rest:
+                process = await create_subprocess_exec(*command)
+                succeeded += await process.wait() == 0
+            return succeeded
+
+        async def all_of_them() -> int:
+            return sum(await gather(*(some() for _ in range(at_once))))
+
+        return self.loop.run_until_complete(all_of_them())
+
 
 class Asyncio(AsyncioDriver):
     """The loop of the standard library."""

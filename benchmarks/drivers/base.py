@@ -73,3 +73,7 @@ class Driver:
     def accept_and_close(self, server: socket.socket, count: int) -> int:
         """Accept and close `count` connections; return how many it were."""
         raise NotOffered("no operations on sockets")
+
+    def spawn(self, command: Sequence[str], count: int, at_once: int) -> int:
+        """Run a program `count` times, `at_once` at a time; return how many ended with status 0."""
+        raise NotOffered("no child processes")

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from subprocess import Popen
 from typing import Any
 
 from linux_event import Loop
@@ -143,3 +144,23 @@ class LinuxEvent(Driver):
         operation = self.loop.accept_many(server, connected)
         self.loop.run()
         return accepted
+
+    def spawn(self, command: Sequence[str], count: int, at_once: int) -> int:
+        succeeded, left = 0, count
+        child = self.loop.child
+
+        def start() -> None:
+            nonlocal left
+            if left:
+                left -= 1
+                child(Popen(command), ended)
+
+        def ended(_watcher: Any, _pid: int, returncode: int | None) -> None:
+            nonlocal succeeded
+            succeeded += returncode == 0
+            start()
+
+        for _ in range(at_once):
+            start()
+        self.loop.run()
+        return succeeded

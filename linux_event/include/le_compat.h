@@ -43,6 +43,13 @@ static inline void le_prep_ftruncate(struct io_uring_sqe *sqe, int fd, int64_t l
     io_uring_prep_rw(LE_URING_FTRUNCATE, sqe, fd, NULL, 0, (uint64_t)length);
 }
 
+/* No siginfo is asked for: it would have to outlive whoever waits. */
+static inline void le_prep_waitid(struct io_uring_sqe *sqe, int idtype, int id, int options)
+{
+    io_uring_prep_rw(LE_URING_WAITID, sqe, id, NULL, (unsigned)idtype, 0);
+    sqe->file_index = (uint32_t)options;
+}
+
 /* Distributions ship liburing builds that declare io_uring_enable_rings() without exporting it, hence the plain opcode. */
 #define LE_REGISTER_ENABLE_RINGS 12
 

@@ -50,6 +50,7 @@ struct le_loop {
     struct le_table watchers;
     struct le_index by_fd;
     struct le_index by_signal;
+    struct le_index by_child; /* active watchers of children, by a remainder of the pid */
     struct le_pipes pipes; /* for data that are spliced */
 
     struct le_slots slots;
@@ -107,6 +108,7 @@ static inline void le_loop_free(struct le_loop *loop)
     le_table_free(&loop->watchers);
     le_index_free(&loop->by_fd);
     le_index_free(&loop->by_signal);
+    le_index_free(&loop->by_child);
     le_results_free(&loop->results);
     le_slots_free(&loop->slots);
 }

@@ -119,6 +119,9 @@ static inline void le_verify(const struct le_loop *loop)
             LE_ASSERT(!le_watcher_is(link->watcher, LE_WATCHER_DESTROYED));
     }
     LE_ASSERT(fds == loop->by_fd.keys);
+    for (uint32_t key = 0; key < loop->by_child.capacity; key++)
+        for (const struct le_chain *link = loop->by_child.heads[key]; link; link = link->next)
+            LE_ASSERT(le_watcher_is(link->watcher, LE_WATCHER_ACTIVE));
 }
 
 #endif

@@ -357,9 +357,10 @@ def _restrict(self, *operations, registrations=False):
     :raises OSError: it was restricted already (EBUSY).
     :raises TypeError, LoopClosedError, WrongThreadError: as told by their names.
 
-    What loops need for themselves is always allowed: POLL_ADD (to be woken, and for ``Loop.io`` and ``Loop.signal``),
-    ASYNC_CANCEL (to end requests), TIMEOUT (for ``fileno``), and the registration of an eventfd. Operations of a loop, such as
-    ``Loop.read``, are refused with EACCES like others. Stands on IORING_REGISTER_RESTRICTIONS. See io_uring_register(2).
+    What loops need for themselves is always allowed: POLL_ADD (to be woken, and for ``Loop.io``, ``Loop.signal`` and
+    ``Loop.child``), ASYNC_CANCEL (to end requests), TIMEOUT (for ``fileno``), and the registration of an eventfd. Operations of
+    a loop, such as ``Loop.read``, are refused with EACCES like others. Stands on IORING_REGISTER_RESTRICTIONS. See
+    io_uring_register(2).
     """
     cdef Engine owner = ring_of(self)
     cdef io_uring_restriction table[256]

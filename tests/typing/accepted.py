@@ -2,11 +2,13 @@
 
 import signal
 import socket
+import subprocess
 from collections.abc import Callable
 from typing import Any, assert_type
 
 import linux_event
 from linux_event import (
+    Child,
     DestroyedError,
     Events,
     Idle,
@@ -186,6 +188,22 @@ def idles(loop: Loop) -> None:
     def idle(watcher: Idle) -> None: ...
 
     assert_type(idle, Idle)
+
+
+def children(loop: Loop, process: subprocess.Popen[bytes]) -> None:
+    assert_type(Child(loop, 7, on_anything), Child)
+    assert_type(loop.child(process, on_anything, start=False), Child)
+
+    def told(watcher: Child, pid: int, returncode: int | None) -> None: ...
+
+    watcher = loop.child(process.pid, told, priority=1)
+    assert_type(watcher.pid, int)
+    assert_type(watcher.returncode, int | None)
+
+    @loop.child(process)
+    def ended(watcher: Child, pid: int, returncode: int | None) -> None: ...
+
+    assert_type(ended, Child)
 
 
 def every_watcher(watcher: Watcher, timer: Timer) -> None:

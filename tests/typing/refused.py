@@ -78,6 +78,12 @@ def signals_and_idles(loop: Loop) -> None:
     loop.idle(on_idle, priority="high")  # type: ignore[call-overload]
 
 
+def children(loop: Loop) -> None:
+    loop.child("1", on_io)  # type: ignore[call-overload]
+    loop.child(1, on_io)  # type: ignore[arg-type]
+    loop.child(1, print).pid = 2  # type: ignore[misc]
+
+
 def every_watcher(loop: Loop, watcher: Watcher) -> None:
     watcher.id = 3  # type: ignore[misc]
     watcher.loop = loop  # type: ignore[misc]
