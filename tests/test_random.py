@@ -282,7 +282,8 @@ class Machine:
         if self.embed_after is not None and self.loop.statistics().iterations >= self.embed_after:
             self.fd = self.loop.fileno()
         if self.fd is not None and (self.expected or any(model.must for model in self.models)):
-            assert select.select([self.fd], [], [], 0)[0], "there is something to do, and fileno() does not show it"
+            # A deadline that has just come may show a moment later, when the timer of the kernel has run.
+            assert select.select([self.fd], [], [], 5)[0], "there is something to do, and fileno() does not show it"
         called = None
         with contextlib.suppress(KeyboardInterrupt):
             called = self.loop.run_once(0)
