@@ -246,17 +246,18 @@ def test_a_chain_with_little_room_in_the_queue(file, before):
         for _ in range(before):
             loop.read(pipe.r, 1)
         chains = []
-        for _ in range(3):
+        for number in range(3):
             with loop.link() as chain:
-                for _ in range(8):
-                    loop.write(file, b"x")
+                # Each to a place of its own: chains run beside each other, and the position of the file is one for all.
+                for step in range(8):
+                    loop.write(file, b"x", 8 * number + step)
             chains.append(chain)
             for _ in range(before):
                 loop.fsync(file)
         pipe.put(b"x" * before)
         finish(loop)
         assert all(operation.result() == 1 for chain in chains for operation in chain.operations)
-        assert os.fstat(file.fileno()).st_size == 24
+        assert os.pread(file.fileno(), 100, 0) == b"x" * 24
 
 
 def test_many_chains_on_a_small_ring(file):
