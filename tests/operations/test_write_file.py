@@ -8,10 +8,9 @@ import re
 import resource
 import shutil
 import stat
-import threading
 
 import pytest
-from _fault import become_unprivileged, in_fork, run_script
+from _fault import become_unprivileged, finish_script, in_fork, run_script, start_script
 from _support import blocks_grown, finish, run_until, scaled
 from _whole_files import MODES, SLOTS, Outcome, loop_of, outcome_of
 
@@ -366,25 +365,33 @@ def test_the_name_beside_is_hidden_and_new(direct, folder, atomic):
     assert os.listdir(folder) == ["file"]
 
 
-def test_a_reader_finds_whole_files(direct, folder, atomic):
-    path = folder / "file"
+READER = """
+import os, sys
+path, over = sys.argv[1:]
+print("reading", flush=True)
+seen = set()
+while not os.path.exists(over):
+    with open(path, "rb") as file:
+        data = file.read()
+    seen.add((len(data), len(set(data))))
+print(seen)
+"""
+
+
+def test_a_reader_finds_whole_files(direct, folder, tmp_path, atomic):
+    """Another process reads all the time. A thread of this one would do so too, and hardly ever leave the GIL to the loop."""
+    path, over = folder / "file", tmp_path / "over"
     path.write_bytes(b"\0" * 100_000)
-    is_over = threading.Event()
-    seen = []
-
-    def read():
-        while not is_over.is_set():
-            data = path.read_bytes()
-            seen.append((len(data), len(set(data))))
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for i in range(1, scaled(200, 20)):
-        direct.write_file(path, bytes([i]) * 100_000, lambda count, error: None, **atomic)
-        finish(direct)
-    is_over.set()
-    reader.join()
-    assert set(seen) == {(100_000, 1)}
+    reader = start_script(READER, path, over)
+    try:
+        assert reader.stdout.readline() == "reading\n"
+        for i in range(1, scaled(200, 20)):
+            direct.write_file(path, bytes([i]) * 100_000, lambda count, error: None, **atomic)
+            finish(direct)
+    finally:
+        over.touch()
+        result = finish_script(reader)
+    result.check("{(100000, 1)}")
     assert os.listdir(folder) == ["file"]
 
 
