@@ -4,6 +4,10 @@ It waits for an eventfd, which has to be readable when, and only when, there is 
 deadlines are the timeout of the wait and deferred calls need no sign at all; for an outsider each is made one. Completions
 are told by the kernel, which writes to the eventfd (IORING_REGISTER_EVENTFD). The fd of the ring would not do: under
 DEFER_TASKRUN completions appear when the thread enters the ring, and whoever sleeps on its fd is not woken.
+
+What happens to an eventfd that the ring watches is told only once for each registration: the kernel puts that sign off, and
+never takes back its note that it has done so (io_uring/eventfd.c, IO_EVENTFD_OP_SIGNAL_BIT). Wake-ups and signals come by such
+eventfds. So the eventfd is registered again whenever a sign was taken down.
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -36,7 +40,7 @@ cdef class Embedding(Engine):
 
     cdef int tend_embedding(self) except -1:
         """Make the eventfd readable when, and only when, there is something to do. After every run and change from outside."""
-        cdef eventfd_t count = 0
+        cdef eventfd_t count
         if not self.core.is_embedded or self.core.is_running or self.core.state != LE_LOOP_OPEN:
             return 0
         if self.core.heap.count:
@@ -46,9 +50,12 @@ cdef class Embedding(Engine):
         # What is queued is handed over, and may complete at once. First the old signs are taken down, then comes the look at
         # the queue: what arrives in between leaves a new one.
         for _ in range(ENTERS_MAX):
+            count = 0
             while eventfd_read(self.outer_fd, &count) < 0 and errno != EAGAIN:
                 if errno != EINTR:
                     check_errno(-1)
+            if count:
+                check(tell_by_eventfd(&self.core.ring, self.outer_fd, True))
             if not le_loop_wants_enter(&self.core) and not le_ring_cq_ready(&self.core.ring):
                 break
             self.enter(0, 0)
@@ -65,7 +72,7 @@ cdef class Embedding(Engine):
         """From now on another event loop may wait for this one."""
         cdef int fd = check_errno(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))
         try:
-            check(tell_by_eventfd(&self.core.ring, fd))
+            check(tell_by_eventfd(&self.core.ring, fd, False))
         except OSError:
             close(fd)
             raise

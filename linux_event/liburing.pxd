@@ -90,6 +90,7 @@ cdef extern from "le_compat.h" nogil:
     int io_uring_queue_init_params(unsigned entries, io_uring *ring, io_uring_params *params)
     void io_uring_queue_exit(io_uring *ring)
     int io_uring_register_eventfd(io_uring *ring, int fd)
+    int io_uring_unregister_eventfd(io_uring *ring)
     int io_uring_ring_dontfork(io_uring *ring)
     io_uring_probe *io_uring_get_probe_ring(io_uring *ring)
     void io_uring_free_probe(io_uring_probe *probe)

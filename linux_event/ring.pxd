@@ -12,5 +12,5 @@ cdef int register_with(le_ring *ring, unsigned opcode, const void *what, unsigne
 # Set supported[operation] for each of 256 operations.
 cdef int ask_operations(le_ring *ring, uint8_t *supported) except -1
 cdef int register_buffer_ring(le_ring *ring, void *buffers, uint32_t entries, uint16_t group) noexcept nogil
-cdef int tell_by_eventfd(le_ring *ring, int fd) noexcept nogil
+cdef int tell_by_eventfd(le_ring *ring, int fd, bint is_told) noexcept nogil
 cdef int register_slots(le_ring *ring, uint32_t count) noexcept nogil

@@ -18,6 +18,7 @@ from linux_event.liburing cimport (
     __kernel_timespec, io_uring_buf_reg, io_uring_free_probe,
     io_uring_get_probe_ring, io_uring_getevents_arg, io_uring_opcode_supported, io_uring_params, io_uring_probe,
     io_uring_queue_exit, io_uring_queue_init_params, io_uring_register_eventfd, io_uring_ring_dontfork, io_uring_rsrc_register,
+    io_uring_unregister_eventfd,
 )
 from linux_event.linux cimport SYS_io_uring_enter, SYS_io_uring_register, nanosleep, syscall, timespec
 
@@ -196,8 +197,11 @@ cdef int ask_operations(le_ring *ring, uint8_t *supported) except -1:
     return 0
 
 
-cdef int tell_by_eventfd(le_ring *ring, int fd) noexcept nogil:
-    """Let the kernel add to the eventfd whenever there is something to take. Returns 0 or -errno."""
+cdef int tell_by_eventfd(le_ring *ring, int fd, bint is_told) noexcept nogil:
+    """Let the kernel add to the eventfd whenever there is something to take. is_told: it does already, and begins anew.
+    Returns 0 or -errno."""
+    if is_told:
+        io_uring_unregister_eventfd(&ring.uring)
     return io_uring_register_eventfd(&ring.uring, fd)
 
 

@@ -1,6 +1,7 @@
 """Loop: its fd inside other event loops, and the two ways of polling, sqpoll and busy_poll."""
 
 import asyncio
+import os
 import select
 import selectors
 import signal
@@ -10,7 +11,7 @@ import time
 import _fault
 import pytest
 from _fault import unexpected
-from _support import BOUND, Pipe, made_loop, pipes, run_until
+from _support import BOUND, Pipe, eventfds, made_loop, pipes, run_until
 
 needs_strace = pytest.mark.skipif(_fault.strace_missing() is not None, reason=str(_fault.strace_missing()))
 
@@ -41,6 +42,35 @@ def test_fileno_is_readable_as_long_as_a_level_triggered_fd_is(loop, pipe):
     while readable(loop, 0.05 if len(called) == 3 else BOUND):
         loop.run_once(0)
     assert called == [b"a", b"b", b"c"]
+
+
+@pytest.mark.parametrize("edge", [True, False])
+def test_what_happens_to_an_eventfd_is_shown_each_time(loop, edge):
+    """The kernel puts off a sign that it would have to give while an eventfd is written to, and does so once for a
+    registration."""
+    with eventfds(2) as fds:
+        called = []
+        for fd in fds:
+            loop.io(fd, "r", lambda w, events: called.append(os.eventfd_read(w.fd)), edge=edge)
+        loop.run_once(0)
+        for times in range(1, 10):
+            for fd in fds:
+                os.eventfd_write(fd, 1)
+            while len(called) < times * len(fds):
+                assert readable(loop)
+                loop.run_once(0)
+        assert called == [1] * len(called)
+
+
+def test_each_signal_is_shown(loop):
+    caught = []
+    loop.signal(signal.SIGUSR1, lambda w, number: caught.append(number))
+    loop.run_once(0)
+    for times in range(1, 10):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        while len(caught) < times:
+            assert readable(loop)
+            loop.run_once(0)
 
 
 def test_fileno_is_readable_when_a_timer_is_due(loop):

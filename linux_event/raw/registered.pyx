@@ -41,6 +41,7 @@ cdef extern from "le_compat.h" nogil:
         IORING_OP_TIMEOUT
         IORING_REGISTER_BUFFERS
         IORING_REGISTER_EVENTFD
+        IORING_UNREGISTER_EVENTFD
         IORING_REGISTER_FILES
         IORING_REGISTER_FILES2
         IORING_REGISTER_FILES_UPDATE
@@ -380,7 +381,7 @@ def _restrict(self, *operations, registrations=False):
     table[count].sqe_flags = FLAGS_ALL
     count += 1
     for number in range(<unsigned>REGISTER_OPS):
-        if is_open or number in (IORING_REGISTER_EVENTFD, IORING_REGISTER_SYNC_CANCEL):
+        if is_open or number in (IORING_REGISTER_EVENTFD, IORING_UNREGISTER_EVENTFD, IORING_REGISTER_SYNC_CANCEL):
             table[count].opcode = IORING_RESTRICTION_REGISTER_OP
             table[count].register_op = number
             count += 1
