@@ -72,7 +72,7 @@ cdef extern from "le_op.h" nogil:
         le_op_verdict (*on_cqe)(le_loop *loop, le_op *op, int32_t result, uint32_t flags) noexcept nogil
         uint64_t interest
     enum le_op_interest:
-        LE_OP_EVERY_COMPLETION
+        LE_OP_UNTIL_STOPPED, LE_OP_EVERY_COMPLETION, LE_OP_EVERY_READ
     struct le_op:
         le_link link
         const le_op_class *cls
@@ -493,6 +493,21 @@ cdef extern from "le_wakers.h" nogil:
     void le_deadline_prep(le_op *op, io_uring_sqe *sqe)
     le_op_verdict le_deadline_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
     void le_deadline_set(le_loop *loop, le_deadline *deadline, int64_t at_ns)
+
+cdef extern from "le_reader.h" nogil:
+    struct le_reader:
+        le_op op
+        char *buffer
+        void (*on_records)(le_loop *loop, le_reader *reader) noexcept nogil
+        uint64_t position
+        uint32_t size
+        uint32_t filled
+        uint32_t taken
+        int32_t error
+    void le_reader_prep(le_op *op, io_uring_sqe *sqe)
+    le_op_verdict le_reader_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
+    uint32_t le_reader_left(const le_reader *reader)
+    uint64_t le_reader_position(const le_reader *reader)
 
 cdef extern from "le_poll.h" nogil:
     enum le_event:

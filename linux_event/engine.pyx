@@ -11,11 +11,11 @@ from libc.stdint cimport int64_t, uint64_t
 from linux_event.arguments cimport callable_argument
 from linux_event.core cimport (
     LE_LANE_COMPLETIONS, LE_LANE_TIMERS, LE_LOOP_CLOSED, LE_LOOP_OPEN, LE_NS_NEVER, LE_OP_EVERY_COMPLETION, LE_OP_IDLE,
-    LE_OP_OF_LINK, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_OPERATION_OF_LINK, LE_PRIORITIES, LE_WAIT_FOREVER,
-    LE_WATCHER_OBJECT, le_call, le_clock_after, le_clock_ns, le_fifo_count, le_fifo_pop, le_fifo_push, le_fifo_trim,
-    le_lane_pop, le_link, le_link_leave, le_list_is_empty, le_loop_abandon, le_loop_collect_idle, le_loop_collect_timers,
-    le_loop_uncollect, le_loop_visit, le_loop_wants_enter, le_op_owner, le_operation, le_operation_end, le_ring_cq_ready,
-    le_ring_is_flagged, le_table_get, le_verify, le_visit, le_watcher,
+    LE_OP_OF_LINK, LE_OP_UNTIL_STOPPED, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_OPERATION_OF_LINK, LE_PRIORITIES,
+    LE_WAIT_FOREVER, LE_WATCHER_OBJECT, le_call, le_clock_after, le_clock_ns, le_fifo_count, le_fifo_pop, le_fifo_push,
+    le_fifo_trim, le_lane_pop, le_link, le_link_leave, le_list_is_empty, le_loop_abandon, le_loop_collect_idle,
+    le_loop_collect_timers, le_loop_uncollect, le_loop_visit, le_loop_wants_enter, le_op_owner, le_operation,
+    le_operation_end, le_ring_cq_ready, le_ring_is_flagged, le_table_get, le_verify, le_visit, le_watcher,
 )
 from linux_event.interrupts cimport signal_pipe_drain, signal_pipe_install, signal_pipe_restore
 from linux_event.linux cimport ECANCELED, eventfd_write
@@ -345,14 +345,17 @@ cdef class Engine(Requests):
         cdef le_link *link
         cdef le_operation *operation
         cdef PyObject *owner
+        cdef uint64_t interest
         lists[0], lists[1] = &self.core.in_flight, &self.core.to_cancel
         for head in lists:
             link = head.next
             while link != head:
-                if LE_OP_OF_LINK(link).cls.interest == LE_OP_EVERY_COMPLETION:
-                    owner = <PyObject *>le_op_owner(LE_OP_OF_LINK(link))
+                interest = LE_OP_OF_LINK(link).cls.interest
+                owner = <PyObject *>le_op_owner(LE_OP_OF_LINK(link))
+                if interest == LE_OP_EVERY_COMPLETION:
                     operation = <le_operation *>(<char *>owner + sizeof(PyObject))
                     operation.flags |= LE_OPERATION_KEPT
+                if interest != LE_OP_UNTIL_STOPPED:
                     Py_INCREF(<object>owner)
                 link = link.next
         return 0

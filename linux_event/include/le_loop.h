@@ -190,7 +190,7 @@ static inline int le_op_complete(struct le_loop *loop, struct le_op *op, int32_t
     if (LE_UNLIKELY(result <= -LE_ERESTARTSYS))
         result = -EINTR;
     LE_ASSERT(op->state == LE_OP_IN_FLIGHT || op->state == LE_OP_CANCEL_QUEUED || op->state == LE_OP_CANCELLING);
-    if (op->cls->interest == LE_OP_EVERY_COMPLETION) {
+    if (op->cls->interest != LE_OP_UNTIL_STOPPED) {
         enum le_op_verdict verdict = op->cls->on_cqe(loop, op, result, flags);
         if (LE_UNLIKELY(verdict == LE_OP_LATER))
             return 0;

@@ -30,8 +30,9 @@ enum le_op_state {
 enum le_op_verdict { LE_OP_END = 0, LE_OP_AGAIN = 1, LE_OP_LATER = 2 };
 
 /* What a class wants to hear of. A level of readiness that nobody waits for any more is of no interest; the result of an
- * operation always is: an fd that arrives after all has to be closed, and the owner is to be told of the end. */
-enum le_op_interest { LE_OP_UNTIL_STOPPED = 0, LE_OP_EVERY_COMPLETION = 1 };
+ * operation always is: an fd that arrives after all has to be closed, and the owner is to be told of the end. So is what a
+ * reader has read (EVERY_READ): its owner is no operation, but the kernel writes to memory of it. */
+enum le_op_interest { LE_OP_UNTIL_STOPPED = 0, LE_OP_EVERY_COMPLETION = 1, LE_OP_EVERY_READ = 2 };
 
 struct le_op_class {
     uint32_t abi;          /* LE_OP_ABI */
