@@ -120,6 +120,10 @@ cdef extern from "le_watcher.h":
         uint8_t flags
 
 cdef extern from "le_watcher.h":
+    struct le_notified:
+        le_link link
+        le_watcher *watcher
+        uint64_t count
     struct le_idle:
         le_link link
         le_watcher *watcher
@@ -245,6 +249,7 @@ cdef extern from "le_loop.h" nogil:
         le_link finished
         le_link recheck
         le_link idle
+        le_link notified
         le_link operations
         uint64_t pending
         le_results results
@@ -273,6 +278,7 @@ cdef extern from "le_loop.h" nogil:
         uint8_t state
         bint is_running
         bint is_asleep
+        bint is_woken
         bint is_stopping
         bint is_chaining
         uint32_t chain_length
@@ -309,6 +315,7 @@ cdef extern from "le_loop.h" nogil:
     le_watcher *le_lane_pop(le_loop *loop, le_lane lane, unsigned rank)
     void le_loop_collect_timers(le_loop *loop, int64_t now_ns)
     void le_loop_collect_idle(le_loop *loop)
+    void le_loop_collect_notified(le_loop *loop)
 
 cdef extern from "le_operation.h" nogil:
     enum le_operation_flag:

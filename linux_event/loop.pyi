@@ -21,6 +21,7 @@ from .watchers.idle import Idle
 from .watchers.io import IOWatcher
 from .watchers.signal import Signal
 from .watchers.timer import Periodic, Timer
+from .watchers.wakeup import Wakeup
 
 _Args = TypeVarTuple("_Args")
 _Int: TypeAlias = SupportsIndex
@@ -174,6 +175,12 @@ class Loop(Engine):
 
     # Operations: a line for the arguments, one for the callbacks.
     # fmt: off
+    @overload
+    def wakeup(self, callback: Callable[[Wakeup, int], object], *,
+               data: Any = None, priority: int = 0, ref: bool = True, start: bool = True) -> Wakeup: ...
+    @overload
+    def wakeup(self, *, data: Any = None, priority: int = 0, ref: bool = True,
+               start: bool = True) -> Callable[[Callable[[Wakeup, int], object]], Wakeup]: ...
     @overload
     def child(self, pid: _Int | Popen[Any], callback: Callable[[Child, int, int | None], object], *,
               data: Any = None, priority: int = 0, ref: bool = True, start: bool = True) -> Child: ...
