@@ -545,9 +545,13 @@ cdef extern from "le_signal.h" nogil:
         int32_t code
         int32_t pid
         uint32_t uid
+        int32_t status
+        int32_t value
     struct le_signal_hub:
         le_signal_hub *next
         int fd
+        int reader_fd
+        uint32_t users[]
     struct le_signal_queue:
         le_signal_record *records
         uint32_t count
@@ -563,3 +567,10 @@ cdef extern from "le_signal.h" nogil:
     int le_signal_queue_reserve(le_signal_queue *queue)
     le_signal_record le_signal_queue_pop(le_signal_queue *queue)
     void le_signal_queue_free(le_signal_queue *queue)
+
+cdef extern from "le_signalfd.h" nogil:
+    struct le_signalfd:
+        le_reader reader
+        le_signal_hub *hub
+        const le_link *members
+        uint64_t watched

@@ -3,7 +3,7 @@ from os import stat_result
 from socket import socket
 from subprocess import Popen
 from types import TracebackType
-from typing import Any, Self, SupportsIndex, TypeAlias, TypeVarTuple, overload
+from typing import Any, Literal, Self, SupportsIndex, TypeAlias, TypeVarTuple, overload
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, StrOrBytesPath, WriteableBuffer
 
@@ -42,6 +42,7 @@ class Loop(Engine):
         idle_wait: float | SupportsIndex = 0.001,
         max_events: int = 256,
         debug: bool = False,
+        signals: Literal["handler", "signalfd"] = "handler",
     ) -> None: ...
     def run(self, timeout: float | SupportsIndex | None = None) -> None: ...
     def run_once(self, timeout: float | SupportsIndex | None = None) -> int: ...
