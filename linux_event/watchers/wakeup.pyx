@@ -22,7 +22,8 @@ cdef class Wakeup(Watcher):
     """Wakeup(loop, callback, *, data=None, priority=0, ref=True, start=True)
 --
 
-Calls ``callback(watcher, count)`` in the thread of the loop after ``notify()`` was called in any thread. ``loop.wakeup(callback)``.
+Calls ``callback(watcher, count)`` in the thread of the loop after ``notify()`` was called in any thread.
+``loop.wakeup(callback)``.
 
 Notifications that come before the call are merged into one, and counted. None is lost: those of a watcher that is stopped
 are told when it is started again. Active with ``ref``, it keeps ``run`` going, whether or not anybody will ever notify it.
