@@ -24,6 +24,7 @@ from linux_event.watchers.idle import Idle
 from linux_event.watchers.io import IOWatcher
 from linux_event.watchers.signal import Signal
 from linux_event.watchers.timer import Periodic, Timer
+from linux_event.watchers.wakeup import Wakeup
 
 __all__ = [
     "BufferPool",
@@ -41,6 +42,7 @@ __all__ = [
     "Statistics",
     "Timer",
     "UringUnavailableError",
+    "Wakeup",
     "Watcher",
     "WrongThreadError",
     "__version__",

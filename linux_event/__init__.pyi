@@ -11,6 +11,7 @@ from .watchers.idle import Idle
 from .watchers.io import IOWatcher
 from .watchers.signal import Signal
 from .watchers.timer import Periodic, Timer
+from .watchers.wakeup import Wakeup
 
 __all__ = [
     "BufferPool",
@@ -28,6 +29,7 @@ __all__ = [
     "Statistics",
     "Timer",
     "UringUnavailableError",
+    "Wakeup",
     "Watcher",
     "WrongThreadError",
     "__version__",

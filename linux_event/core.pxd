@@ -120,6 +120,10 @@ cdef extern from "le_watcher.h":
         uint8_t flags
 
 cdef extern from "le_watcher.h":
+    struct le_notified:
+        le_link link
+        le_watcher *watcher
+        uint64_t count
     struct le_idle:
         le_link link
         le_watcher *watcher
@@ -245,6 +249,7 @@ cdef extern from "le_loop.h" nogil:
         le_link finished
         le_link recheck
         le_link idle
+        le_link notified
         le_link operations
         uint64_t pending
         le_results results
@@ -273,6 +278,7 @@ cdef extern from "le_loop.h" nogil:
         uint8_t state
         bint is_running
         bint is_asleep
+        bint is_woken
         bint is_stopping
         bint is_chaining
         uint32_t chain_length
@@ -309,6 +315,7 @@ cdef extern from "le_loop.h" nogil:
     le_watcher *le_lane_pop(le_loop *loop, le_lane lane, unsigned rank)
     void le_loop_collect_timers(le_loop *loop, int64_t now_ns)
     void le_loop_collect_idle(le_loop *loop)
+    void le_loop_collect_notified(le_loop *loop)
 
 cdef extern from "le_operation.h" nogil:
     enum le_operation_flag:
@@ -538,9 +545,13 @@ cdef extern from "le_signal.h" nogil:
         int32_t code
         int32_t pid
         uint32_t uid
+        int32_t status
+        int32_t value
     struct le_signal_hub:
         le_signal_hub *next
         int fd
+        int reader_fd
+        uint32_t users[]
     struct le_signal_queue:
         le_signal_record *records
         uint32_t count
@@ -556,3 +567,10 @@ cdef extern from "le_signal.h" nogil:
     int le_signal_queue_reserve(le_signal_queue *queue)
     le_signal_record le_signal_queue_pop(le_signal_queue *queue)
     void le_signal_queue_free(le_signal_queue *queue)
+
+cdef extern from "le_signalfd.h" nogil:
+    struct le_signalfd:
+        le_reader reader
+        le_signal_hub *hub
+        const le_link *members
+        uint64_t watched

@@ -64,7 +64,7 @@ cdef class Embedding(Engine):
             self.core.on_recheck(&self.core, False)
         if (self.core.pending or le_loop_has_queued(&self.core) or le_fifo_count(&self.core.deferred) or self.core.is_stopping
                 or (self.core.heap.count and self.deadline.at_ns == LE_NS_NEVER)
-                or not le_list_is_empty(&self.core.idle)):
+                or not le_list_is_empty(&self.core.idle) or not le_list_is_empty(&self.core.notified)):
             eventfd_write(self.outer_fd, 1)
         return 0
 

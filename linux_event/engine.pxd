@@ -12,6 +12,7 @@ cdef class Engine(Requests):
     cdef object big_pool
     cdef bint sees_interrupts  # in this run: the pipe is Python's wake-up fd, or the thread is not the main one
     cdef bint is_debugging
+    cdef bint has_signalfd  # signals are read through a signalfd
     cdef int64_t busy_poll_ns
     cdef int64_t idle_wait_ns
 

@@ -14,8 +14,8 @@ from linux_event.core cimport (
     LE_OP_OF_LINK, LE_OP_UNTIL_STOPPED, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_OPERATION_OF_LINK, LE_PRIORITIES,
     LE_WAIT_FOREVER, LE_WATCHER_OBJECT, le_call, le_clock_after, le_clock_ns, le_fifo_count, le_fifo_pop, le_fifo_push,
     le_fifo_trim, le_lane_pop, le_link, le_link_leave, le_list_is_empty, le_loop_abandon, le_loop_collect_idle,
-    le_loop_collect_timers, le_loop_uncollect, le_loop_visit, le_loop_wants_enter, le_op_owner, le_operation,
-    le_operation_end, le_ring_cq_ready, le_ring_is_flagged, le_table_get, le_verify, le_visit, le_watcher,
+    le_loop_collect_notified, le_loop_collect_timers, le_loop_uncollect, le_loop_visit, le_loop_wants_enter, le_op_owner,
+    le_operation, le_operation_end, le_ring_cq_ready, le_ring_is_flagged, le_table_get, le_verify, le_visit, le_watcher,
 )
 from linux_event.interrupts cimport signal_pipe_drain, signal_pipe_install, signal_pipe_restore
 from linux_event.linux cimport ECANCELED, eventfd_write
@@ -84,6 +84,8 @@ cdef class Engine(Requests):
         if not has_work(self) and not self.core.is_stopping and not (once and self.core.active):
             return 0
         self.wait(until_ns, not once or self.core.callbacks == before)
+        if not le_list_is_empty(&self.core.notified):
+            le_loop_collect_notified(&self.core)
         if self.core.heap.count:
             le_loop_collect_timers(&self.core, le_clock_ns())
         if self.core.pending:
@@ -255,9 +257,12 @@ cdef class Engine(Requests):
         return 0
 
     cdef int wake(self) except -1:
-        """End the sleep of the loop, or that of the event loop around it. The GIL guards the flags."""
+        """End the sleep of the loop, or that of the event loop around it. The GIL guards the flags. A loop that has been woken
+        may have to wait for the GIL: whoever calls meanwhile has no need to write once more."""
         if self.core.is_asleep:
-            eventfd_write(self.wake_fd, 1)
+            if not self.core.is_woken:
+                self.core.is_woken = True
+                eventfd_write(self.wake_fd, 1)
         elif self.core.is_embedded and not self.core.is_running:
             eventfd_write(self.outer_fd, 1)
         return 0
@@ -393,6 +398,8 @@ cdef int64_t wait_limit_ns(Engine self, int64_t until_ns) noexcept:
     """How long the loop may sleep: 0 if something is due, LE_WAIT_FOREVER if nothing ever will be by itself."""
     if self.core.pending or self.core.is_stopping or le_fifo_count(&self.core.deferred):
         return 0
+    if not le_list_is_empty(&self.core.notified):
+        return 0
     if self.core.active_ref == 0 and self.core.operation_count == 0:
         return 0
     if self.idle_wait_ns == 0 and not le_list_is_empty(&self.core.idle):
@@ -415,6 +422,7 @@ cdef int spin(Engine self, int64_t until_ns) except -1:
     if limit_ns == LE_WAIT_FOREVER or limit_ns > self.busy_poll_ns:
         limit_ns = self.busy_poll_ns
     limit_ns = le_clock_after(le_clock_ns(), limit_ns)
+    self.core.is_woken = False
     self.core.is_asleep = True
     with nogil:
         while not le_ring_is_flagged(&self.core.ring) and not le_ring_cq_ready(&self.core.ring):

@@ -3,7 +3,7 @@ from os import stat_result
 from socket import socket
 from subprocess import Popen
 from types import TracebackType
-from typing import Any, Self, SupportsIndex, TypeAlias, TypeVarTuple, overload
+from typing import Any, Literal, Self, SupportsIndex, TypeAlias, TypeVarTuple, overload
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, StrOrBytesPath, WriteableBuffer
 
@@ -21,6 +21,7 @@ from .watchers.idle import Idle
 from .watchers.io import IOWatcher
 from .watchers.signal import Signal
 from .watchers.timer import Periodic, Timer
+from .watchers.wakeup import Wakeup
 
 _Args = TypeVarTuple("_Args")
 _Int: TypeAlias = SupportsIndex
@@ -41,6 +42,7 @@ class Loop(Engine):
         idle_wait: float | SupportsIndex = 0.001,
         max_events: int = 256,
         debug: bool = False,
+        signals: Literal["handler", "signalfd"] = "handler",
     ) -> None: ...
     def run(self, timeout: float | SupportsIndex | None = None) -> None: ...
     def run_once(self, timeout: float | SupportsIndex | None = None) -> int: ...
@@ -174,6 +176,12 @@ class Loop(Engine):
 
     # Operations: a line for the arguments, one for the callbacks.
     # fmt: off
+    @overload
+    def wakeup(self, callback: Callable[[Wakeup, int], object], *,
+               data: Any = None, priority: int = 0, ref: bool = True, start: bool = True) -> Wakeup: ...
+    @overload
+    def wakeup(self, *, data: Any = None, priority: int = 0, ref: bool = True,
+               start: bool = True) -> Callable[[Callable[[Wakeup, int], object]], Wakeup]: ...
     @overload
     def child(self, pid: _Int | Popen[Any], callback: Callable[[Child, int, int | None], object], *,
               data: Any = None, priority: int = 0, ref: bool = True, start: bool = True) -> Child: ...

@@ -29,8 +29,17 @@ cdef enum:
     BATCH_MAX = 1 << 30
 
 
+cdef bint signals_argument(object signals) except -1:
+    if not isinstance(signals, str):
+        raise TypeError(f"signals must be a str, not {type(signals).__name__} ({signals!r})")
+    if signals not in ("handler", "signalfd"):
+        raise ValueError(f"signals must be 'handler' or 'signalfd', not {signals!r}")
+    return signals == "signalfd"
+
+
 cdef class Loop(Embedding):
-    """Loop(*, entries=256, cq_entries=None, sqpoll=False, busy_poll=0.0, idle_wait=0.001, max_events=256, debug=False)
+    """Loop(*, entries=256, cq_entries=None, sqpoll=False, busy_poll=0.0, idle_wait=0.001, max_events=256,
+     debug=False, signals="handler")
 --
 
 An event loop on io_uring: readiness of fds, timers, signals, child processes and idle work, one system call per turn.
@@ -47,6 +56,9 @@ A loop belongs to the thread that first runs it (or calls ``fileno``); it may be
     processor time on lower latency.
 :param idle_wait: seconds, 0 or more: the longest sleep while idle watchers are active. 0: the loop spins.
 :param max_events: completions dispatched before deferred calls and timers get their turn, 1 or more.
+:param signals: how ``signal`` watchers get their signals. ``"handler"``: by a handler, which changes no signal mask.
+    ``"signalfd"``: they are blocked in the thread of the loop while they are watched, and read through the ring; see the
+    README for what that costs.
 :param debug: check at every turn that the fds of I/O watchers are still the files they were, and tell ``on_error``.
 :raises UringUnavailableError: the kernel refuses io_uring; the message names the cause and the remedy.
 :raises OSError: no fd is left (EMFILE, ENFILE).
@@ -56,7 +68,7 @@ statement, or call ``close``.
 """
 
     def __init__(self, *, entries=256, cq_entries=None, sqpoll=False, busy_poll=0.0, idle_wait=0.001, max_events=256,
-                 debug=False):
+                 debug=False, signals="handler"):
         if self.core.ring.ops != NULL:
             raise RuntimeError("Loop.__init__ was called twice")
         cdef uint32_t entries_value = integer_within(entries, "entries", 1, ENTRIES_MAX)
@@ -68,6 +80,7 @@ statement, or call ``close``.
         self.idle_wait_ns = seconds_to_ns(idle_wait, "idle_wait")
         self.batch_max = integer_within(max_events, "max_events", 1, BATCH_MAX)
         self.is_debugging = flag_argument(debug, "debug")
+        self.has_signalfd = signals_argument(signals)
         self.open(entries_value, cq_value, is_polled)
 
     # -- Running -----------------------------------------------------------------------------------------------------

@@ -102,6 +102,7 @@ cdef class Requests:
             if not is_last:
                 wait_nr = 0
             if wait_nr:
+                self.core.is_woken = False
                 self.core.is_asleep = True
                 with nogil:
                     result = self.core.ring.ops.enter(&self.core.ring, wait_nr, timeout_ns)

@@ -19,7 +19,7 @@ import warnings
 from _fuzz_operations import OperationSteps
 
 import linux_event
-from linux_event import Child, Events, Idle, IOWatcher, Loop, Periodic, Signal, Timer
+from linux_event import Child, Events, Idle, IOWatcher, Loop, Periodic, Signal, Timer, Wakeup
 
 
 class HostileError(Exception):
@@ -221,6 +221,12 @@ class Program(OperationSteps):
             watchers = [watcher for loop in self.loops for watcher in loop.signals.get(number, ())]
             if any(watcher.is_active() for watcher in watchers):
                 signal.raise_signal(number)
+
+    def step_notify(self):
+        wakeups = [watcher for watcher in self.watchers if isinstance(watcher, Wakeup)]
+        for watcher in wakeups[:2]:
+            with self.contract("notify", [], {}):
+                watcher.notify()
 
     def step_method(self):
         watcher = self.watcher()
@@ -511,8 +517,8 @@ HostileFloat = hostile_subclass(
 )
 HostileStr = hostile_subclass("HostileStr", str, ["__str__", "__eq__", "__repr__", "__len__", "__iter__", "upper"])
 
-KINDS = [IOWatcher, Timer, Periodic, Signal, Idle, Child]
-FACTORIES = dict(zip(KINDS, ("io", "timer", "periodic", "signal", "idle", "child"), strict=True))
+KINDS = [IOWatcher, Timer, Periodic, Signal, Idle, Child, Wakeup]
+FACTORIES = dict(zip(KINDS, ("io", "timer", "periodic", "signal", "idle", "child", "wakeup"), strict=True))
 JUNK = [
     lambda: None,
     lambda: 0,

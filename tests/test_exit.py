@@ -37,6 +37,7 @@ BUSY = """
         loop.periodic(3600, fail)
         loop.signal("USR1", fail)
         loop.child(idler(), fail)
+        loop.wakeup(fail)
         loop.run_once(0)
         return loop
 """

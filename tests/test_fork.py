@@ -14,7 +14,7 @@ from _fault import BOUND, in_fork, start_fork
 from _support import finish, made_loop, open_fds, rings, run_until, scaled
 from _traffic import Traffic, error_of, make_a_loop
 
-from linux_event import Child, Idle, IOWatcher, Loop, LoopClosedError, Periodic, Signal, Timer
+from linux_event import Child, Idle, IOWatcher, Loop, LoopClosedError, Periodic, Signal, Timer, Wakeup
 
 # Python 3.12 warns of every fork of a process with threads, which is what some of these tests are about.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -56,6 +56,8 @@ DEAD = {
     "Timer": lambda loop: Timer(loop, 1, ignore),
     "Periodic": lambda loop: Periodic(loop, 1, ignore),
     "Signal": lambda loop: Signal(loop, "USR1", ignore),
+    "wakeup": lambda loop: loop.wakeup(ignore),
+    "Wakeup": lambda loop: Wakeup(loop, ignore),
     "Idle": lambda loop: Idle(loop, ignore),
     "Child": lambda loop: Child(loop, 1, ignore),
 }

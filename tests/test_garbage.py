@@ -47,6 +47,7 @@ def everything(pipe):
     loop.periodic(BOUND, print)
     loop.signal("USR1", print)
     loop.idle(print)
+    loop.wakeup(print).notify()
     loop.child(resting_child(), print)
     loop.defer(print, object())
     loop.post(print, object())

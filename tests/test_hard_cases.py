@@ -32,6 +32,10 @@ class Batch:
             return self.loop.periodic(BOUND, self.on_event, data=number, offset=0)
         if kind == "idle":
             return self.loop.idle(self.on_event, data=number)
+        if kind == "wakeup":
+            watcher = self.loop.wakeup(self.on_event, data=number)
+            watcher.notify()
+            return watcher
         if kind == "child":
             self.children.append(ended())
             return self.loop.child(self.children[-1], self.on_event, data=number)
@@ -44,7 +48,7 @@ class Batch:
             self.action(watcher)
 
 
-KINDS = ["level", "edge", "timer", "periodic", "idle", "child"]
+KINDS = ["level", "edge", "timer", "periodic", "idle", "child", "wakeup"]
 
 
 @pytest.fixture(params=KINDS)

@@ -27,6 +27,7 @@ BODIES = {
     "periodic": "loop.periodic(3600, ignore, offset=5)",
     "signal": "loop.signal('USR2', ignore)",
     "idle": "loop.idle(ignore).stop()",
+    "wakeup": "loop.wakeup(ignore).notify(); loop.run_once(0)",
     "child": "loop.child(sleeper, ignore, priority=1); loop.child(ended, ignore).start(); loop.run_once(0)",
     "class": "Timer(loop, 3600, ignore)",
     "decorator": "loop.timer(3600)(ignore)",
@@ -323,6 +324,7 @@ def watchers_of_each_kind(loop, pipe, **arguments):
         loop.periodic(3600, ignore, **arguments),
         loop.signal("USR1", ignore, **arguments),
         loop.idle(ignore, **arguments),
+        loop.wakeup(ignore, **arguments),
         loop.child(resting_child(), ignore, **arguments),
     ]
 
@@ -391,6 +393,7 @@ def call_back(loop, pipe):
     loop.timer(0, ignore).data = object()
     loop.signal("USR1", lambda watcher, signum: (watcher.info, watcher.destroy()))
     loop.idle(lambda watcher: watcher.destroy())
+    loop.wakeup(ignore, ref=False).notify()
     loop.child(os.posix_spawn("/bin/true", ["true"], {}), ignore)
     loop.defer(ignore, 1, [2])
     loop.post(ignore, 1, [2])

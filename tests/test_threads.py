@@ -18,6 +18,7 @@ from linux_event import (
     Periodic,
     Signal,
     Timer,
+    Wakeup,
     WrongThreadError,
 )
 
@@ -126,6 +127,8 @@ LOOP_CALLS = {
     "Timer": lambda loop: Timer(loop, 1, ignore),
     "Periodic": lambda loop: Periodic(loop, 1, ignore),
     "Signal": lambda loop: Signal(loop, "USR1", ignore),
+    "wakeup": lambda loop: loop.wakeup(ignore),
+    "Wakeup": lambda loop: Wakeup(loop, ignore),
     "Idle": lambda loop: Idle(loop, ignore),
     "Child": lambda loop: Child(loop, 1, ignore),
     "decorator": lambda loop: loop.timer(1)(ignore),

@@ -37,6 +37,7 @@ def test_signatures_are_those_of_the_contract(kind):
         "periodic": {"interval": EMPTY, "callback": EMPTY, "offset": None},
         "signal": {"signal": EMPTY, "callback": EMPTY},
         "idle": {"callback": EMPTY},
+        "wakeup": {"callback": EMPTY},
         "child": {"pid": EMPTY, "callback": EMPTY},
     }[kind]
     common = {"data": None, "priority": 0, "ref": True, "start": True}
@@ -55,7 +56,7 @@ def test_signatures_are_those_of_the_contract(kind):
 
 def test_arguments_by_name(loop, pipe, kind):
     names = {"io": ("fd", "poll"), "timer": ("after",), "periodic": ("interval",), "signal": ("signal",), "idle": ()}
-    names["child"] = ("pid",)
+    names |= {"child": ("pid",), "wakeup": ()}
     named = dict(zip(names[kind], kind_arguments(kind, pipe), strict=True))
     for watcher in (
         getattr(loop, kind)(callback=print, **named),

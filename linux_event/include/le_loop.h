@@ -39,6 +39,7 @@ struct le_loop {
     struct le_link lanes[LE_LANES][LE_PRIORITIES];
     struct le_link recheck;
     struct le_link idle;       /* active idle watchers */
+    struct le_link notified;   /* active watchers that other threads have notified, see struct le_notified */
     struct le_link operations; /* started, and their callback has not been called: one reference each, see le_operation.h */
     uint64_t pending;    /* watchers in all lanes */
     struct le_results results; /* of operations with many, not handed over yet */
@@ -73,6 +74,7 @@ struct le_loop {
     uint8_t state; /* enum le_loop_state */
     uint8_t is_running;
     uint8_t is_asleep;   /* blocked in the kernel with the GIL released */
+    uint8_t is_woken;    /* its sleep is about to end, because somebody has written to its eventfd */
     uint8_t is_stopping; /* stop() was called */
     uint8_t is_chaining; /* operations that start now become part of the chain */
     uint32_t chain_length;
@@ -91,7 +93,8 @@ _Static_assert(offsetof(struct le_loop, ring) == 0, "le_loop begins with its rin
 static inline void le_loop_init(struct le_loop *loop)
 {
     struct le_link *heads[] = {&loop->to_arm,   &loop->chain,   &loop->held, &loop->to_rearm,   &loop->to_cancel, &loop->in_flight,
-                               &loop->finished, &loop->recheck, &loop->idle, &loop->operations, &loop->pools};
+                               &loop->finished, &loop->recheck, &loop->idle, &loop->operations, &loop->pools,
+                               &loop->notified};
     for (unsigned i = 0; i < sizeof heads / sizeof *heads; i++)
         le_list_init(heads[i]);
     for (unsigned lane = 0; lane < LE_LANES; lane++)
@@ -467,6 +470,14 @@ static inline void le_loop_collect_timers(struct le_loop *loop, int64_t now_ns)
     }
     if (!loop->heap.count)
         le_heap_trim(&loop->heap);
+}
+
+/* Collect what has been notified. A notification that comes from now on, from a callback say, is for the next iteration. */
+static inline void le_loop_collect_notified(struct le_loop *loop)
+{
+    struct le_link *link;
+    while ((link = le_list_pop(&loop->notified)))
+        le_watcher_collect(loop, LE_CONTAINER(link, struct le_notified, link)->watcher, LE_LANE_COMPLETIONS);
 }
 
 /* Collect all active idle watchers, in the lanes of the timers: all of them belong to this iteration. */

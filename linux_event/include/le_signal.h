@@ -27,14 +27,22 @@ struct le_signal_record {
     int32_t code; /* si_code */
     int32_t pid;  /* of the sender; 0: the kernel does not say */
     uint32_t uid;
+    int32_t status; /* of a child: how it has ended, for SIGCHLD */
+    int32_t value;  /* of sigqueue(3), a timer or a message queue */
 };
-_Static_assert(sizeof(struct le_signal_record) == 16, "le_signal_record has no hidden padding");
+_Static_assert(sizeof(struct le_signal_record) == 24, "le_signal_record has no hidden padding");
 
 struct le_signal_place {
     uint64_t turn; /* equals the position while free for it, position + 1 once published */
     struct le_signal_record record;
 };
-_Static_assert(sizeof(struct le_signal_place) == 24, "le_signal_place has no hidden padding");
+_Static_assert(sizeof(struct le_signal_place) == 32, "le_signal_place has no hidden padding");
+
+/* Whether the kernel tells who has sent a signal. Those of timers of the process have other things in that place. */
+static inline int le_signal_has_sender(int signum, int code)
+{
+    return signum == SIGCHLD || (code <= 0 && code != SI_TIMER);
+}
 
 struct le_signal_hub {
     struct le_signal_hub *next; /* in the list of hubs that handlers walk */
@@ -42,7 +50,8 @@ struct le_signal_hub {
     uint64_t merged;            /* signals that found the queue full */
     uint64_t head;
     uint64_t tail;
-    int fd; /* an eventfd */
+    int fd;        /* an eventfd */
+    int reader_fd; /* a signalfd, or -1 */
     uint32_t users[LE_SIGNAL_MAX + 1];
     struct le_signal_place places[LE_SIGNAL_PLACES];
 };

@@ -50,6 +50,12 @@ static inline void le_verify(const struct le_loop *loop)
         LE_ASSERT(!i || !le_heap_before(&heap->entries[i], &heap->entries[(i - 1) / LE_HEAP_ARITY]));
     }
 
+    for (const struct le_link *link = loop->notified.next; link != &loop->notified; link = link->next) {
+        const struct le_notified *notified = LE_CONTAINER(link, struct le_notified, link);
+        LE_ASSERT(notified->count && le_watcher_is(notified->watcher, LE_WATCHER_ACTIVE));
+        LE_ASSERT(!le_watcher_is(notified->watcher, LE_WATCHER_PENDING));
+    }
+
     uint64_t pending = 0;
     for (unsigned lane = 0; lane < LE_LANES; lane++)
         for (unsigned rank = 0; rank < LE_PRIORITIES; rank++) {

@@ -62,4 +62,13 @@ struct le_idle {
 };
 _Static_assert(sizeof(struct le_idle) == 24, "le_idle has no hidden padding");
 
+/* What a watcher of notifications has not been told yet. Any thread adds to it, under the GIL. While it is active and the count
+ * is not 0, it is either in the list of its loop, whence the loop collects it, or collected. */
+struct le_notified {
+    struct le_link link;
+    struct le_watcher *watcher;
+    uint64_t count;
+};
+_Static_assert(sizeof(struct le_notified) == 32, "le_notified has no hidden padding");
+
 #endif

@@ -1,6 +1,6 @@
 # signal.pxd: watchers of signals, and the hub through which a loop gets them.
 
-from linux_event.core cimport le_chain, le_link, le_op, le_signal_hub, le_signal_member
+from linux_event.core cimport le_chain, le_link, le_op, le_signal_hub, le_signal_member, le_signalfd
 from linux_event.watcher cimport Watcher
 
 # One for each loop that has active signal watchers; it owns the request that polls the eventfd of the hub.
@@ -9,6 +9,12 @@ cdef class SignalHub:
     cdef le_op request
     cdef le_link members
     cdef bint is_listed
+    cdef object reader  # the SignalReader of a loop that reads its signals, while it does
+
+# Owns the request that reads the signalfd of a hub.
+cdef class SignalReader:
+    cdef le_signalfd core
+    cdef SignalHub hub
 
 cdef class Signal(Watcher):
     cdef le_chain chain

@@ -8,6 +8,13 @@ class SignalInfo(NamedTuple):
     pid: int | None
     uid: int | None
     code: int
+    status: int | None = None
+    value: int | None = None
+
+@final
+class unblocked:
+    def __enter__(self) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...
 
 @final
 class Signal(Watcher):

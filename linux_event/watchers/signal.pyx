@@ -2,22 +2,26 @@
 
 Any number of watchers, loops and threads may watch the same signal: all are called. No signal mask is changed, so children
 inherit none. The former disposition comes back when the last watcher of the signal stops.
+
+A loop with ``signals="signalfd"`` reads its signals through a signalfd instead, see le_signalfd.h.
 """
 
 cimport cython
 from cpython.bool cimport PyBool_Check
 from cpython.object cimport PyObject
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int32_t, uint32_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from linux_event.arguments cimport integer_within
 from linux_event.core cimport (
-    LE_LANE_COMPLETIONS, LE_OP_ABI, LE_OP_AGAIN, LE_OP_END, LE_SIGNAL_MAX, LE_WATCHER_ABI, le_index_add, le_index_remove,
-    le_link_leave, le_list_init, le_list_is_empty, le_list_push, le_loop, le_op, le_op_class, le_op_verdict, le_signal_hub,
-    le_signal_hub_add, le_signal_hub_collect, le_signal_hub_init, le_signal_hub_remove, le_signal_queue_free,
-    le_signal_queue_pop, le_signal_queue_reserve, le_signal_record, le_waker_prep, le_watcher_class, le_watcher_collect,
-    le_watcher_function,
+    LE_LANE_COMPLETIONS, LE_OP_ABI, LE_OP_AGAIN, LE_OP_END, LE_OP_EVERY_READ, LE_SIGNAL_MAX, LE_WATCHER_ABI, le_index_add,
+    le_index_remove, le_link_leave, le_list_init, le_list_is_empty, le_list_push, le_loop, le_op, le_op_class,
+    le_op_verdict, le_signal_hub, le_signal_hub_add, le_signal_hub_collect, le_signal_hub_init, le_signal_hub_remove,
+    le_signal_queue_free, le_signal_queue_pop, le_signal_queue_reserve, le_signal_record, le_signalfd, le_waker_prep,
+    le_watcher_class, le_watcher_collect, le_watcher_function,
 )
+from linux_event.engine cimport Engine
 from linux_event.errors cimport check_errno, check_memory
+from linux_event.liburing cimport io_uring_sqe
 from linux_event.linux cimport EFD_CLOEXEC, EFD_NONBLOCK, close, eventfd
 from linux_event.loop cimport add_method
 from linux_event.requests cimport op_start, op_stop
@@ -32,7 +36,7 @@ cdef extern from *:
     #include <sched.h>
     #include <sys/eventfd.h>
     #include <unistd.h>
-    #include "le_signal.h"
+    #include "le_signalfd.h"
 
     /* What handlers need is static, because a handler is given nothing. All but the handler runs under the GIL. */
     static struct le_signal_hub *le_hubs;
@@ -49,8 +53,8 @@ cdef extern from *:
             sigaction(signum, &le_previous[signum], NULL);
             return;
         }
-        struct le_signal_record record = {signum, info->si_code, 0, 0};
-        if (info->si_code <= 0 || signum == SIGCHLD) { /* sent by a process, not made by the kernel */
+        struct le_signal_record record = {signum, info->si_code, 0, 0, info->si_status, info->si_value.sival_int};
+        if (le_signal_has_sender(signum, info->si_code)) {
             record.pid = info->si_pid;
             record.uid = info->si_uid;
         }
@@ -60,6 +64,12 @@ cdef extern from *:
                 (void)!eventfd_write(hub->fd, 1);
         __atomic_fetch_sub(&le_handlers_inside, 1, __ATOMIC_SEQ_CST);
         errno = saved_errno;
+    }
+
+    static int le_signalfd_open(int fd, uint64_t bits)
+    {
+        sigset_t set = le_signal_set(bits);
+        return signalfd(fd, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     }
 
     static int le_signal_is_ours(int signum)
@@ -110,12 +120,101 @@ cdef extern from *:
             sched_yield();
     }
 
+    /* What the loops of this thread have blocked, how many of them want it so, and what was blocked before. */
+    static __thread uint32_t le_blockers[LE_SIGNAL_MAX + 1];
+    static __thread uint64_t le_blocked_before;
+
+    static void le_signalfd_block(struct le_signalfd *self)
+    {
+        uint64_t missing = self->watched & ~self->blocked;
+        sigset_t set = le_signal_set(missing), former;
+        if (!missing || pthread_sigmask(SIG_BLOCK, &set, &former))
+            return;
+        self->thread = pthread_self();
+        self->blocked |= missing;
+        for (int signum = 1; signum <= LE_SIGNAL_MAX; signum++) {
+            uint64_t bit = UINT64_C(1) << (signum - 1);
+            if (missing & bit && !le_blockers[signum]++)
+                le_blocked_before = (le_blocked_before & ~bit) | (sigismember(&former, signum) == 1 ? bit : 0);
+        }
+    }
+
+    /* A thread that is not the one of the loop gets here when the loop is dropped there: it has nothing to unblock. */
+    static void le_signalfd_unblock(struct le_signalfd *self, uint64_t which)
+    {
+        uint64_t ours = self->blocked & which, over = 0;
+        self->blocked &= ~which;
+        if (!ours || !pthread_equal(self->thread, pthread_self()))
+            return;
+        for (int signum = 1; signum <= LE_SIGNAL_MAX; signum++) {
+            uint64_t bit = UINT64_C(1) << (signum - 1);
+            if (ours & bit && le_blockers[signum] && !--le_blockers[signum])
+                over |= bit & ~le_blocked_before;
+        }
+        sigset_t set = le_signal_set(over);
+        pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    }
+
+    /* What the loops of this thread have blocked and nobody else has. */
+    static uint64_t le_signals_blocked_here(void)
+    {
+        uint64_t bits = 0;
+        for (int signum = 1; signum <= LE_SIGNAL_MAX; signum++)
+            bits |= le_blockers[signum] ? UINT64_C(1) << (signum - 1) : 0;
+        return bits & ~le_blocked_before;
+    }
+
+    static void le_signals_mask(uint64_t bits, int how)
+    {
+        sigset_t set = le_signal_set(bits);
+        pthread_sigmask(how, &set, NULL);
+    }
+
+    static void le_signalfd_prep(struct le_op *op, struct io_uring_sqe *sqe)
+    {
+        le_signalfd_block(LE_CONTAINER(op, struct le_signalfd, reader.op));
+        le_reader_prep(op, sqe);
+    }
+
+    /* Whoever reads a signal hands it to all loops that watch it, as a handler does. */
+    static void le_signalfd_on_records(struct le_loop *loop, struct le_reader *reader)
+    {
+        struct le_signalfd *self = LE_CONTAINER(reader, struct le_signalfd, reader);
+        for (; le_reader_left(reader) >= sizeof *self->records; reader->taken += sizeof *self->records) {
+            struct le_signal_record record =
+                le_signalfd_record((const struct signalfd_siginfo *)(const void *)(reader->buffer + reader->taken));
+            for (struct le_signal_hub *hub = le_hubs; hub; hub = hub->next)
+                if (le_signal_hub_push(hub, &record) && hub != self->hub)
+                    (void)!eventfd_write(hub->fd, 1);
+            le_signal_hub_collect(loop, self->hub, self->members);
+        }
+        reader->taken = reader->filled;
+        if (reader->error) /* nobody reads any more: let the handler have them */
+            le_signalfd_unblock(self, UINT64_MAX);
+    }
+
+    static void le_signalfd_init(struct le_signalfd *self)
+    {
+        self->reader.buffer = (char *)self->records;
+        self->reader.size = sizeof self->records;
+        self->reader.on_records = le_signalfd_on_records;
+    }
+
+    static enum le_op_verdict le_signalfd_on_cqe(struct le_loop *loop, struct le_op *op, int32_t result, uint32_t flags)
+    {
+        enum le_op_verdict verdict = le_reader_on_cqe(loop, op, result, flags);
+        /* All has been handed over already. */
+        return result > 0 && op->state == LE_OP_IN_FLIGHT ? LE_OP_AGAIN : verdict;
+    }
+
     /* In a forked child the loops are dead: every signal means again what it meant before. */
     static void le_signal_forget(void)
     {
         for (struct le_signal_hub *hub = le_hubs; hub; hub = hub->next) {
             close(hub->fd);
-            hub->fd = -1;
+            if (hub->reader_fd >= 0)
+                close(hub->reader_fd);
+            hub->fd = hub->reader_fd = -1;
         }
         le_hubs = NULL;
         le_handlers_inside = 0;
@@ -124,6 +223,9 @@ cdef extern from *:
                 sigaction(signum, &le_previous[signum], NULL);
             le_signal_users[signum] = 0;
         }
+        /* Nothing is pending in a child. */
+        le_signals_mask(le_signals_blocked_here(), SIG_UNBLOCK);
+        memset(le_blockers, 0, sizeof le_blockers);
     }
     """
     int le_signal_take(int signum)
@@ -131,14 +233,48 @@ cdef extern from *:
     void le_signal_enlist(le_signal_hub *hub)
     void le_signal_delist(le_signal_hub *hub)
     void le_signal_forget()
+    void le_signalfd_block(le_signalfd *self)
+    void le_signalfd_unblock(le_signalfd *self, uint64_t which)
+    uint64_t le_signals_blocked_here()
+    void le_signals_mask(uint64_t bits, int how)
+    void le_signalfd_prep(le_op *op, io_uring_sqe *sqe) nogil
+    le_op_verdict le_signalfd_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags) nogil
+    void le_signalfd_init(le_signalfd *self)
+    enum: SIG_BLOCK, SIG_UNBLOCK, SIGCHLD, SI_QUEUE, SI_TIMER, SI_MESGQ
+    int le_signalfd_open(int fd, uint64_t bits)
 
 
-SignalInfo = namedtuple("SignalInfo", ("pid", "uid", "code"))
+SignalInfo = namedtuple("SignalInfo", ("pid", "uid", "code", "status", "value"), defaults=(None, None))
 SignalInfo.__doc__ = """Where a signal came from, as the kernel says; see sigaction(2).
 
 ``pid`` and ``uid`` are those of the sending process, or None where the kernel made the signal itself or it was merged with
-others; ``code`` is ``si_code``, 0 for kill(2).
+others; ``code`` is ``si_code``, 0 for kill(2). ``status`` is that of the child, for SIGCHLD: its exit code, or the signal that
+has ended, stopped or continued it, as ``code`` tells; else None. ``value`` is the int that came with the signal by sigqueue(3),
+from a timer or a message queue of POSIX; else None.
 """
+
+
+@cython.final
+cdef class unblocked:
+    """unblocked()
+--
+
+A context manager: in its block the signals that loops with ``signals="signalfd"`` have blocked in this thread are not blocked.
+
+For starting programs, which inherit the mask: ``with unblocked(): subprocess.Popen(...)``. A signal that comes meanwhile is
+caught by a handler: watchers are told of it all the same.
+
+Stands on pthread_sigmask(3).
+"""
+    cdef uint64_t bits
+
+    def __enter__(self):
+        self.bits = le_signals_blocked_here()
+        le_signals_mask(self.bits, SIG_UNBLOCK)
+
+    def __exit__(self, *exception):
+        # Of those that are still wanted: a handler in Python may have stopped a watcher.
+        le_signals_mask(self.bits & le_signals_blocked_here(), SIG_BLOCK)
 
 
 @cython.final
@@ -161,7 +297,8 @@ back when the last one stops.
 :raises LoopClosedError, WrongThreadError: as told by their names.
 :raises OSError: no fd is left for the loop's eventfd.
 
-Stands on sigaction(2) and a multishot poll of an eventfd(2). See signal(7).
+Stands on sigaction(2) and a multishot poll of an eventfd(2); in a loop with ``signals="signalfd"`` on signalfd(2) and
+IORING_OP_READ. See signal(7).
 """
 
     def __init__(self, loop, signal, callback, *, data=None, priority=0, ref=True, start=True):
@@ -187,7 +324,7 @@ Stands on sigaction(2) and a multishot poll of an eventfd(2). See signal(7).
 
     @property
     def info(self):
-        """In the callback: a ``SignalInfo`` with ``pid``, ``uid`` and ``code``; elsewhere None."""
+        """In the callback: a ``SignalInfo`` with ``pid``, ``uid``, ``code``, ``status`` and ``value``; elsewhere None."""
         return self.told
 
     def describe(self):
@@ -202,7 +339,7 @@ cdef class SignalHub:
     def __cinit__(self):
         le_signal_hub_init(&self.hub)
         le_list_init(&self.members)
-        self.hub.fd = -1
+        self.hub.fd = self.hub.reader_fd = -1
         self.request.cls = &hub_op_class
 
     def __dealloc__(self):
@@ -210,6 +347,50 @@ cdef class SignalHub:
             le_signal_delist(&self.hub)
         if self.hub.fd >= 0:
             close(self.hub.fd)
+        if self.hub.reader_fd >= 0:
+            close(self.hub.reader_fd)
+
+
+@cython.final
+cdef class SignalReader:
+    """Reads the signals of one loop through a signalfd. Not for users."""
+
+    def __cinit__(self, SignalHub hub):
+        self.hub = hub
+        self.core.hub = &hub.hub
+        self.core.members = &hub.members
+        self.core.reader.op.cls = &reader_class
+        le_signalfd_init(&self.core)
+
+
+cdef int reader_watch(Engine loop, SignalHub hub, int signum) except -1:
+    """Read this signal, too."""
+    cdef SignalReader reader = hub.reader
+    cdef uint64_t bit = <uint64_t>1 << (signum - 1)
+    if reader is None:
+        reader = SignalReader(hub)
+    hub.hub.reader_fd = check_errno(le_signalfd_open(hub.hub.reader_fd, reader.core.watched | bit))
+    reader.core.watched |= bit
+    if hub.reader is None:
+        hub.reader = reader
+        reader.core.reader.op.fd = hub.hub.reader_fd
+        op_start(loop, &reader.core.reader.op)
+    if loop.owner:  # else when the thread that will run the loop hands the request over
+        le_signalfd_block(&reader.core)
+    return 0
+
+
+cdef int reader_leave(SignalHub hub, int signum) except -1:
+    """Nobody watches this signal any more."""
+    cdef SignalReader reader = hub.reader
+    cdef uint64_t bit = <uint64_t>1 << (signum - 1)
+    if reader is not None and reader.core.watched & bit:
+        reader.core.watched &= ~bit
+        if hub.hub.reader_fd >= 0:
+            le_signalfd_open(hub.hub.reader_fd, reader.core.watched)
+        # What is pending is delivered now, to the handler: other loops may watch it.
+        le_signalfd_unblock(&reader.core, bit)
+    return 0
 
 
 cdef str signal_name(int number):
@@ -261,6 +442,12 @@ cdef int signal_start(void *watcher) except -1:
         hub.hub.fd = check_errno(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))
         hub.request.fd = hub.hub.fd
     check_errno(le_signal_take(self.member.signum))
+    if self.owner.has_signalfd and not hub.hub.users[self.member.signum]:
+        try:
+            reader_watch(self.owner, hub, self.member.signum)
+        except BaseException:
+            le_signal_give_back(self.member.signum)
+            raise
     if not hub.is_listed:
         self.owner.signal_hub = hub
         le_signal_enlist(&hub.hub)
@@ -279,6 +466,8 @@ cdef int signal_stop(void *watcher) except -1:
     self.member.queue.count = 0
     le_link_leave(&self.member.link)
     le_signal_hub_remove(&hub.hub, self.member.signum)
+    if not hub.hub.users[self.member.signum]:
+        reader_leave(hub, self.member.signum)
     if hub.hub.fd >= 0:  # else it was the parent's: the child has forgotten its signals
         le_signal_give_back(self.member.signum)
     if le_list_is_empty(&hub.members):
@@ -286,6 +475,9 @@ cdef int signal_stop(void *watcher) except -1:
         hub.is_listed = False
         self.owner.signal_hub = None
         op_stop(self.owner, &hub.request)
+        if hub.reader is not None:
+            op_stop(self.owner, &(<SignalReader>hub.reader).core.reader.op)
+            hub.reader = None
     return 0
 
 
@@ -295,7 +487,9 @@ cdef int signal_dispatch(void *watcher) except -1:
     if self.member.queue.count:
         le_watcher_collect(&self.owner.core, &self.head, LE_LANE_COMPLETIONS)
     sender = record.pid or None
-    self.told = SignalInfo(sender, None if sender is None else record.uid, record.code)
+    status = record.status if record.signum == SIGCHLD and record.code > 0 else None
+    value = record.value if record.code in (SI_QUEUE, SI_TIMER, SI_MESGQ) else None
+    self.told = SignalInfo(sender, None if sender is None else record.uid, record.code, status, value)
     try:
         self.function(self, self.member.signum)
     finally:
@@ -343,6 +537,16 @@ cdef measure():
     hub_offset = <char *>&sample.hub - <char *>&sample.request
     members_offset = <char *>&sample.members - <char *>&sample.request
     hub_op_class.owner_offset = <char *>&sample.request - <char *><PyObject *>sample
+    cdef SignalReader reader = SignalReader(sample)
+    reader_class.owner_offset = <char *>&reader.core.reader.op - <char *><PyObject *>reader
+
+
+cdef le_op_class reader_class
+reader_class.abi = LE_OP_ABI
+reader_class.name = "signalfd"
+reader_class.prep = le_signalfd_prep
+reader_class.on_cqe = le_signalfd_on_cqe
+reader_class.interest = LE_OP_EVERY_READ
 
 
 measure()

@@ -21,6 +21,7 @@ from linux_event import (
     Statistics,
     Timer,
     UringUnavailableError,
+    Wakeup,
     Watcher,
     WrongThreadError,
 )
@@ -188,6 +189,17 @@ def idles(loop: Loop) -> None:
     def idle(watcher: Idle) -> None: ...
 
     assert_type(idle, Idle)
+
+
+def wakeups(loop: Loop) -> None:
+    assert_type(Wakeup(loop, on_anything), Wakeup)
+    watcher = loop.wakeup(lambda watcher, count: print(count + 1), ref=False)
+    watcher.notify()
+
+    @loop.wakeup
+    def woken(watcher: Wakeup, count: int) -> None: ...
+
+    assert_type(woken, Wakeup)
 
 
 def children(loop: Loop, process: subprocess.Popen[bytes]) -> None:

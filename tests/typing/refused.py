@@ -78,6 +78,11 @@ def signals_and_idles(loop: Loop) -> None:
     loop.idle(on_idle, priority="high")  # type: ignore[call-overload]
 
 
+def wakeups(loop: Loop) -> None:
+    loop.wakeup(on_idle)  # type: ignore[arg-type]
+    loop.wakeup(print).notify(1)  # type: ignore[call-arg]
+
+
 def children(loop: Loop) -> None:
     loop.child("1", on_io)  # type: ignore[call-overload]
     loop.child(1, on_io)  # type: ignore[arg-type]

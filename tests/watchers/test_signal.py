@@ -17,6 +17,13 @@ from linux_event import DestroyedError, Signal
 REAL_TIME = int(signal.SIGRTMIN) + 3
 
 
+@pytest.fixture(params=["handler", "signalfd"])
+def loop(request, nothing_left):
+    """A loop of each way to get signals."""
+    with made_loop(signals=request.param) as loop:
+        yield loop
+
+
 # --- which signal ----------------------------------------------------------------------------------------------------
 
 

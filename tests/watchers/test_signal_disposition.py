@@ -12,9 +12,24 @@ import _fault
 import pytest
 from _fault import BOUND, unexpected
 from _signals import Calls, handled, send
-from _support import finish, run_until
+from _support import finish, made_loop, run_until
 
 from linux_event import Loop
+
+
+@pytest.fixture(params=["handler", "signalfd"])
+def loop(request, nothing_left):
+    """A loop of each way to get signals."""
+    with made_loop(signals=request.param) as loop:
+        yield loop
+
+
+@pytest.fixture
+def plain_loop(nothing_left):
+    """A loop that changes no mask."""
+    with made_loop() as loop:
+        yield loop
+
 
 # --- dispositions ----------------------------------------------------------------------------------------------------
 
@@ -216,7 +231,7 @@ def test_faulthandler_dumps_while_the_loop_runs(loop, tmp_path):
 # --- masks -----------------------------------------------------------------------------------------------------------
 
 
-def test_no_mask_is_left_for_children(loop):
+def test_no_mask_is_left_for_children(plain_loop):
     mine = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     before = _fault.signal_masks()
     masks = []
@@ -233,10 +248,10 @@ def test_no_mask_is_left_for_children(loop):
         watcher.stop()
 
     for name in ("TERM", "HUP", "CHLD"):
-        loop.signal(name, Calls(), ref=False)
-    loop.signal("USR1", callback)
+        plain_loop.signal(name, Calls(), ref=False)
+    plain_loop.signal("USR1", callback)
     send()
-    finish(loop)
+    finish(plain_loop)
     assert masks[0] == masks[2] == mine
     assert masks[1]["SigBlk"] == before["SigBlk"]
     # subprocess itself restores what Python ignores; what was ignored before Python began stays so.
@@ -244,18 +259,18 @@ def test_no_mask_is_left_for_children(loop):
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == mine
 
 
-def test_a_blocked_signal_comes_when_it_is_unblocked(loop):
+def test_a_blocked_signal_comes_when_it_is_unblocked(plain_loop):
     calls = Calls()
-    loop.signal("USR1", calls)
+    plain_loop.signal("USR1", calls)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     try:
         os.kill(os.getpid(), signal.SIGUSR1)
-        loop.run_once(0)
+        plain_loop.run_once(0)
         assert calls == []
         assert signal.sigpending() == {signal.SIGUSR1}
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
-    run_until(loop, lambda: calls)
+    run_until(plain_loop, lambda: calls)
     assert calls == [signal.SIGUSR1]
 
 
