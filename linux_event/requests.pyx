@@ -131,8 +131,11 @@ cdef class Requests:
             pause.tv_sec = 0
             pause.tv_nsec = 1_000_000 << min(tries, 5)
             tries += 1
+            # The GIL is free meanwhile: whoever calls from another thread has to leave a sign that ends the wait to come.
+            self.core.is_asleep = wait_nr != 0
             with nogil:
                 nanosleep(&pause, NULL)
+            self.core.is_asleep = False
         # The kernel does what it has put off in small portions: all that is ready now belongs to this iteration. The flag may
         # stay up with nothing behind it, when another processor raises it late: an enter that brings nothing is the last.
         while result >= 0 and le_ring_is_flagged(&self.core.ring) and self.core.pending < self.batch_max:
@@ -230,7 +233,7 @@ cdef int loop_guard(Requests loop) except -1:
         guard_state(loop)
     if unlikely(not owns(loop)):
         raise WrongThreadError(
-            "this loop belongs to the thread that first ran it: from other threads call post() or stop_threadsafe()")
+            "this loop belongs to the thread that first ran it: others may call post(), stop_threadsafe() and Wakeup.notify()")
     return 0
 
 

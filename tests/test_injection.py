@@ -378,3 +378,36 @@ def test_other_calls_fail(call):
     # The second call of sigaction(2) gives a signal back: nothing can be done when that is refused.
     for number in range(first, first + (1 if call == "rt_sigaction" else 4)):
         injected(source, f"{call}:error=ENFILE:when={number}").check("")
+
+
+@pytest.mark.parametrize("call", ["loop.post(called)", "watcher.notify()", "loop.stop_threadsafe()"])
+def test_called_in_the_pause_before_the_next_try(call):
+    """The loop does not sleep then, and does not look at its queues again before it does: it is to be woken all the same."""
+    source = f"""
+    import _fault, threading, time
+    from linux_event import Loop
+    main = threading.get_native_id()
+
+    def pauses():
+        with open(f"/proc/self/task/{{main}}/wchan") as file:
+            return "nanosleep" in file.read()
+
+    def body():
+        _fault.wait_until(pauses)
+        {call}
+
+    def called(*arguments):
+        loop.stop()
+
+    with Loop() as loop:
+        watcher = loop.wakeup(called)
+        thread = threading.Thread(target=body)
+        thread.start()
+        began = time.monotonic()
+        loop.run(timeout=30)
+        assert time.monotonic() - began < 15
+        thread.join()
+    print("done")
+    """
+    # The first calls are the wait; the pauses between them get longer, so one of them is seen.
+    injected(source, "io_uring_enter:error=EAGAIN:when=1..8").check("done")
