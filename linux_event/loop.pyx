@@ -45,7 +45,8 @@ cdef class Loop(Embedding):
 An event loop on io_uring: readiness of fds, timers, signals, child processes and idle work, one system call per turn.
 
 A loop belongs to the thread that first runs it (or calls ``fileno``); it may be built in another one. Only ``post``,
-``stop_threadsafe``, ``time``, ``statistics``, the live views and the ``is_`` methods may be called from other threads.
+``stop_threadsafe``, ``Wakeup.notify``, ``time``, ``statistics``, the live views and the ``is_`` methods may be called from other
+threads.
 
 :param entries: size of the submission queue, 1 .. 32768. The kernel rounds up to a power of two. More requests than
     that are submitted in several system calls.
@@ -58,7 +59,7 @@ A loop belongs to the thread that first runs it (or calls ``fileno``); it may be
 :param max_events: completions dispatched before deferred calls and timers get their turn, 1 or more.
 :param signals: how ``signal`` watchers get their signals. ``"handler"``: by a handler, which changes no signal mask.
     ``"signalfd"``: they are blocked in the thread of the loop while they are watched, and read through the ring; see the
-    README for what that costs.
+    README for what that costs. Not with ``sqpoll``.
 :param debug: check at every turn that the fds of I/O watchers are still the files they were, and tell ``on_error``.
 :raises UringUnavailableError: the kernel refuses io_uring; the message names the cause and the remedy.
 :raises OSError: no fd is left (EMFILE, ENFILE).
@@ -81,6 +82,9 @@ statement, or call ``close``.
         self.batch_max = integer_within(max_events, "max_events", 1, BATCH_MAX)
         self.is_debugging = flag_argument(debug, "debug")
         self.has_signalfd = signals_argument(signals)
+        if self.has_signalfd and is_polled:
+            raise ValueError("signals='signalfd' cannot be had with sqpoll=True: the thread of the kernel, which would read, "
+                             "does not see what is sent to the thread of the loop")
         self.open(entries_value, cq_value, is_polled)
 
     # -- Running -----------------------------------------------------------------------------------------------------

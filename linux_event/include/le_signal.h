@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "le_compat.h"
 #include "le_loop.h"
@@ -63,6 +64,15 @@ static inline void le_signal_hub_init(struct le_signal_hub *hub)
     memset(hub, 0, sizeof *hub);
     for (uint64_t i = 0; i < LE_SIGNAL_PLACES; i++)
         hub->places[i].turn = i;
+}
+
+static inline void le_signal_hub_close(struct le_signal_hub *hub)
+{
+    if (hub->fd >= 0)
+        close(hub->fd);
+    if (hub->reader_fd >= 0)
+        close(hub->reader_fd);
+    hub->fd = hub->reader_fd = -1;
 }
 
 /* Count one more, or one less, watcher of the signal. */

@@ -20,11 +20,11 @@ from linux_event.core cimport (
     le_watcher_class, le_watcher_collect, le_watcher_function,
 )
 from linux_event.engine cimport Engine
-from linux_event.errors cimport check_errno, check_memory
+from linux_event.errors cimport check, check_errno, check_memory
 from linux_event.liburing cimport io_uring_sqe
-from linux_event.linux cimport EFD_CLOEXEC, EFD_NONBLOCK, close, eventfd
+from linux_event.linux cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd
 from linux_event.loop cimport add_method
-from linux_event.requests cimport op_start, op_stop
+from linux_event.requests cimport op_start, op_stop, owns
 from linux_event.watcher cimport Watcher, decorator, watcher_begin, watcher_leave, watcher_options
 
 import os
@@ -35,6 +35,7 @@ cdef extern from *:
     """
     #include <sched.h>
     #include <sys/eventfd.h>
+    #include <sys/syscall.h>
     #include <unistd.h>
     #include "le_signalfd.h"
 
@@ -64,12 +65,6 @@ cdef extern from *:
                 (void)!eventfd_write(hub->fd, 1);
         __atomic_fetch_sub(&le_handlers_inside, 1, __ATOMIC_SEQ_CST);
         errno = saved_errno;
-    }
-
-    static int le_signalfd_open(int fd, uint64_t bits)
-    {
-        sigset_t set = le_signal_set(bits);
-        return signalfd(fd, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     }
 
     static int le_signal_is_ours(int signum)
@@ -120,59 +115,64 @@ cdef extern from *:
             sched_yield();
     }
 
-    /* What the loops of this thread have blocked, how many of them want it so, and what was blocked before. */
-    static __thread uint32_t le_blockers[LE_SIGNAL_MAX + 1];
-    static __thread uint64_t le_blocked_before;
+    static pthread_key_t le_signal_key; /* to the struct le_signal_thread of each thread */
 
-    static void le_signalfd_block(struct le_signalfd *self)
+    /* What loops that were dropped elsewhere have left blocked here. What is pending goes to the handler, and not to the
+     * disposition that they have given back. */
+    static int le_signal_catch_up(void *thread)
     {
-        uint64_t missing = self->watched & ~self->blocked;
-        sigset_t set = le_signal_set(missing), former;
-        if (!missing || pthread_sigmask(SIG_BLOCK, &set, &former))
-            return;
-        self->thread = pthread_self();
-        self->blocked |= missing;
-        for (int signum = 1; signum <= LE_SIGNAL_MAX; signum++) {
-            uint64_t bit = UINT64_C(1) << (signum - 1);
-            if (missing & bit && !le_blockers[signum]++)
-                le_blocked_before = (le_blocked_before & ~bit) | (sigismember(&former, signum) == 1 ? bit : 0);
-        }
+        struct le_signal_thread *here = pthread_getspecific(le_signal_key);
+        (void)thread;
+        if (!here || !here->late)
+            return 0;
+        uint64_t late = here->late, taken = 0;
+        here->late = 0;
+        for (int signum = 1; signum <= LE_SIGNAL_MAX; signum++)
+            if (late & (UINT64_C(1) << (signum - 1)) && le_signal_take(signum) == 0)
+                taken |= UINT64_C(1) << (signum - 1);
+        le_signal_mask(late, SIG_UNBLOCK);
+        for (int signum = 1; signum <= LE_SIGNAL_MAX; signum++)
+            if (taken & (UINT64_C(1) << (signum - 1)))
+                le_signal_give_back(signum);
+        return 0;
     }
 
-    /* A thread that is not the one of the loop gets here when the loop is dropped there: it has nothing to unblock. */
+    static struct le_signal_thread *le_signal_thread_here(void)
+    {
+        struct le_signal_thread *here = pthread_getspecific(le_signal_key);
+        if (!here && (here = calloc(1, sizeof *here))) {
+            here->references = 1;
+            here->is_main = syscall(SYS_gettid) == getpid();
+            if (pthread_setspecific(le_signal_key, here)) {
+                free(here);
+                here = NULL;
+            }
+        }
+        le_signal_catch_up(NULL);
+        return here;
+    }
+
     static void le_signalfd_unblock(struct le_signalfd *self, uint64_t which)
     {
-        uint64_t ours = self->blocked & which, over = 0;
-        self->blocked &= ~which;
-        if (!ours || !pthread_equal(self->thread, pthread_self()))
+        if (!self->thread)
             return;
-        for (int signum = 1; signum <= LE_SIGNAL_MAX; signum++) {
-            uint64_t bit = UINT64_C(1) << (signum - 1);
-            if (ours & bit && le_blockers[signum] && !--le_blockers[signum])
-                over |= bit & ~le_blocked_before;
+        uint64_t over = le_signalfd_let_go(self, which);
+        if (self->thread == pthread_getspecific(le_signal_key)) {
+            le_signal_mask(over, SIG_UNBLOCK);
+        } else {
+            self->thread->late |= over;
+            if (over && self->thread->is_main)
+                (void)Py_AddPendingCall(le_signal_catch_up, NULL);
         }
-        sigset_t set = le_signal_set(over);
-        pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-    }
-
-    /* What the loops of this thread have blocked and nobody else has. */
-    static uint64_t le_signals_blocked_here(void)
-    {
-        uint64_t bits = 0;
-        for (int signum = 1; signum <= LE_SIGNAL_MAX; signum++)
-            bits |= le_blockers[signum] ? UINT64_C(1) << (signum - 1) : 0;
-        return bits & ~le_blocked_before;
-    }
-
-    static void le_signals_mask(uint64_t bits, int how)
-    {
-        sigset_t set = le_signal_set(bits);
-        pthread_sigmask(how, &set, NULL);
+        if (!self->blocked) {
+            le_signal_thread_release(self->thread);
+            self->thread = NULL;
+        }
     }
 
     static void le_signalfd_prep(struct le_op *op, struct io_uring_sqe *sqe)
     {
-        le_signalfd_block(LE_CONTAINER(op, struct le_signalfd, reader.op));
+        le_signalfd_block(LE_CONTAINER(op, struct le_signalfd, reader.op), le_signal_thread_here());
         le_reader_prep(op, sqe);
     }
 
@@ -210,12 +210,8 @@ cdef extern from *:
     /* In a forked child the loops are dead: every signal means again what it meant before. */
     static void le_signal_forget(void)
     {
-        for (struct le_signal_hub *hub = le_hubs; hub; hub = hub->next) {
-            close(hub->fd);
-            if (hub->reader_fd >= 0)
-                close(hub->reader_fd);
-            hub->fd = hub->reader_fd = -1;
-        }
+        for (struct le_signal_hub *hub = le_hubs; hub; hub = hub->next)
+            le_signal_hub_close(hub);
         le_hubs = NULL;
         le_handlers_inside = 0;
         for (int signum = 1; signum <= LE_SIGNAL_MAX; signum++) {
@@ -224,8 +220,13 @@ cdef extern from *:
             le_signal_users[signum] = 0;
         }
         /* Nothing is pending in a child. */
-        le_signals_mask(le_signals_blocked_here(), SIG_UNBLOCK);
-        memset(le_blockers, 0, sizeof le_blockers);
+        struct le_signal_thread *here = pthread_getspecific(le_signal_key);
+        if (here) {
+            le_signal_mask(le_signal_thread_blocked(here) | here->late, SIG_UNBLOCK);
+            memset(here->blockers, 0, sizeof here->blockers);
+            here->late = 0;
+            here->is_main = 1;
+        }
     }
     """
     int le_signal_take(int signum)
@@ -233,14 +234,20 @@ cdef extern from *:
     void le_signal_enlist(le_signal_hub *hub)
     void le_signal_delist(le_signal_hub *hub)
     void le_signal_forget()
-    void le_signalfd_block(le_signalfd *self)
+    ctypedef unsigned pthread_key_t
+    pthread_key_t le_signal_key
+    int pthread_key_create(pthread_key_t *key, void (*destructor)(void *) noexcept nogil)
+    void le_signal_thread_release(void *thread) noexcept nogil
+    void *le_signal_thread_here()
+    void le_signalfd_block(le_signalfd *self, void *here)
     void le_signalfd_unblock(le_signalfd *self, uint64_t which)
-    uint64_t le_signals_blocked_here()
-    void le_signals_mask(uint64_t bits, int how)
+    uint64_t le_signals_lift(void *here)
+    void le_signals_lower(void *here, uint64_t bits)
     void le_signalfd_prep(le_op *op, io_uring_sqe *sqe) nogil
     le_op_verdict le_signalfd_on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t flags) nogil
     void le_signalfd_init(le_signalfd *self)
-    enum: SIG_BLOCK, SIG_UNBLOCK, SIGCHLD, SI_QUEUE, SI_TIMER, SI_MESGQ
+    void le_signal_hub_close(le_signal_hub *hub)
+    enum: SIGCHLD, SI_QUEUE, SI_TIMER, SI_MESGQ
     int le_signalfd_open(int fd, uint64_t bits)
 
 
@@ -269,12 +276,18 @@ Stands on pthread_sigmask(3).
     cdef uint64_t bits
 
     def __enter__(self):
-        self.bits = le_signals_blocked_here()
-        le_signals_mask(self.bits, SIG_UNBLOCK)
+        self.bits = signals_lift()
 
     def __exit__(self, *exception):
-        # Of those that are still wanted: a handler in Python may have stopped a watcher.
-        le_signals_mask(self.bits & le_signals_blocked_here(), SIG_BLOCK)
+        signals_lower(self.bits)
+
+
+cdef uint64_t signals_lift() noexcept:
+    return le_signals_lift(le_signal_thread_here())
+
+
+cdef void signals_lower(uint64_t bits) noexcept:
+    le_signals_lower(le_signal_thread_here(), bits)
 
 
 @cython.final
@@ -345,10 +358,7 @@ cdef class SignalHub:
     def __dealloc__(self):
         if self.is_listed:
             le_signal_delist(&self.hub)
-        if self.hub.fd >= 0:
-            close(self.hub.fd)
-        if self.hub.reader_fd >= 0:
-            close(self.hub.reader_fd)
+        le_signal_hub_close(&self.hub)
 
 
 @cython.final
@@ -376,7 +386,7 @@ cdef int reader_watch(Engine loop, SignalHub hub, int signum) except -1:
         reader.core.reader.op.fd = hub.hub.reader_fd
         op_start(loop, &reader.core.reader.op)
     if loop.owner:  # else when the thread that will run the loop hands the request over
-        le_signalfd_block(&reader.core)
+        le_signalfd_block(&reader.core, le_signal_thread_here())
     return 0
 
 
@@ -478,6 +488,8 @@ cdef int signal_stop(void *watcher) except -1:
         if hub.reader is not None:
             op_stop(self.owner, &(<SignalReader>hub.reader).core.reader.op)
             hub.reader = None
+        if not owns(self.owner):
+            le_signal_hub_close(&hub.hub)  # a reader that nobody can wait for is never freed, nor is its hub
     return 0
 
 
@@ -550,6 +562,7 @@ reader_class.interest = LE_OP_EVERY_READ
 
 
 measure()
+check(-pthread_key_create(&le_signal_key, le_signal_thread_release))
 
 
 def _forget_in_child():

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import gc
 import os
 import signal
 import subprocess
@@ -49,6 +50,29 @@ def test_bad_arguments():
     for value in (None, 1, b"signalfd"):
         with pytest.raises(TypeError, match="signals must be a str"):
             Loop(signals=value)
+
+
+def test_not_with_a_thread_of_the_kernel():
+    """It would read in place of the loop's thread, and not see what is sent to that one."""
+    with pytest.raises(ValueError, match="signals='signalfd' cannot be had with sqpoll=True"):
+        Loop(signals="signalfd", sqpoll=True)
+
+
+@pytest.mark.parametrize("how", ["process", "thread", "itself"])
+def test_sent_to_the_process_or_to_the_thread(loop, how):
+    calls = Calls()
+    watcher = loop.signal("USR1", calls)
+    loop.run_once(0)
+    thread = threading.get_ident()
+    if how == "process":
+        os.kill(os.getpid(), signal.SIGUSR1)
+    elif how == "thread":
+        in_thread(lambda: signal.pthread_kill(thread, signal.SIGUSR1))
+    else:
+        signal.raise_signal(signal.SIGUSR1)
+    run_until(loop, lambda: calls)
+    watcher.stop()
+    assert calls == [signal.SIGUSR1]
 
 
 # --- What comes with a signal ----------------------------------------------------------------------------------------
@@ -302,6 +326,53 @@ def test_programs_that_are_started(loop):
     run_until(loop, lambda: calls)
 
 
+def test_unblocked_within_unblocked(loop):
+    loop.signal("USR1", unexpected)
+    loop.run_once(0)
+    before = blocked()
+    with unblocked():
+        outer = blocked()
+        with unblocked():
+            assert blocked() == outer
+        assert blocked() == outer == before - {signal.SIGUSR1}
+    assert blocked() == before
+
+
+def test_stopped_within_unblocked(loop):
+    """It is not blocked again."""
+    watcher = loop.signal("USR1", unexpected)
+    other = loop.signal("USR2", unexpected)
+    loop.run_once(0)
+    with unblocked():
+        watcher.stop()
+        assert not blocked() & {signal.SIGUSR1, signal.SIGUSR2}
+    assert blocked() & {signal.SIGUSR1, signal.SIGUSR2} == {signal.SIGUSR2}
+    other.stop()
+
+
+def test_a_forked_child_stops_what_it_has_inherited(loop):
+    """Its watchers are dead, and a loop of its own counts from the beginning."""
+    before = blocked()
+    watcher = loop.signal("USR1", unexpected)
+    loop.run_once(0)
+
+    def body():
+        watcher.stop()
+        watcher.destroy()
+        assert blocked() == before
+        with made_loop(signals="signalfd") as own:
+            calls = Calls()
+            second = own.signal("USR1", calls)
+            own.run_once(0)
+            assert blocked() == before | {signal.SIGUSR1}
+            os.kill(os.getpid(), signal.SIGUSR1)
+            run_until(own, lambda: calls)
+            second.stop()
+            assert blocked() == before
+
+    _fault.in_fork(body)
+
+
 def started_unblocked(arguments):
     with unblocked():
         return subprocess.Popen(arguments)
@@ -343,12 +414,91 @@ def test_the_loop_goes_while_signals_come(how):
         if how == "closed":
             loop.close()
         else:
-            import gc
-
             with pytest.warns(ResourceWarning):
                 del loop, watcher
                 gc.collect()
         assert blocked() == before
+
+
+@pytest.mark.parametrize("pending", [False, True])
+def test_dropped_in_another_thread(nothing_left, pending):
+    """That one cannot unblock anything here. The main thread does so itself at once; what is pending ends nobody."""
+    before = blocked()
+    loop = Loop(signals="signalfd")
+    watcher = loop.signal("USR1", unexpected)
+    loop.run_once(0)
+    assert blocked() == before | {signal.SIGUSR1}
+    if pending:
+        os.kill(os.getpid(), signal.SIGUSR1)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.warns(ResourceWarning):
+            del loop, watcher
+            in_thread(gc.collect)
+    finally:
+        gc.enable()
+    assert blocked() == before
+    assert _fault.disposition(signal.SIGUSR1) == "default"
+
+
+def test_dropped_elsewhere_than_in_the_thread_that_ran_it(nothing_left):
+    """A thread that is not the main one unblocks it when it has to do with such loops again."""
+    box, ready, go_on = [], threading.Event(), threading.Event()
+
+    def body():
+        loop = Loop(signals="signalfd")
+        loop.signal("USR1", unexpected)
+        loop.run_once(0)
+        box.append(loop)
+        del loop
+        ready.set()
+        assert go_on.wait(BOUND)
+        with unblocked():
+            assert signal.SIGUSR1 not in blocked()
+        assert signal.SIGUSR1 not in blocked()
+        with made_loop(signals="signalfd") as other:
+            watcher = other.signal("USR1", unexpected)
+            other.run_once(0)
+            assert signal.SIGUSR1 in blocked()
+            watcher.stop()
+            assert signal.SIGUSR1 not in blocked()
+
+    def drop():
+        assert ready.wait(BOUND)
+        with pytest.warns(ResourceWarning):
+            box.clear()
+            gc.collect()
+        go_on.set()
+
+    thread = threading.Thread(target=drop)
+    thread.start()
+    in_thread(body)
+    thread.join()
+
+
+def test_closed_when_its_thread_has_ended(nothing_left):
+    """Whoever closes it has a mask of its own."""
+    box = []
+
+    def run():
+        loop = Loop(signals="signalfd")
+        loop.signal("USR1", unexpected)
+        loop.run_once(0)
+        box.append(loop)
+
+    def close():
+        with made_loop(signals="signalfd") as own:
+            watcher = own.signal("USR1", unexpected)
+            own.run_once(0)
+            box.pop().close()
+            assert signal.SIGUSR1 in blocked()
+            watcher.stop()
+            assert signal.SIGUSR1 not in blocked()
+
+    for _ in range(scaled(20, least=3)):
+        in_thread(run)
+        in_thread(close)
 
 
 def test_the_signalfd_fails(nothing_left):
