@@ -18,7 +18,7 @@ from benchmarks.catalogue import JOBS, ROWS, BestPeerTarget, OwnTarget, PeerTarg
 from benchmarks.drivers import Driver, NotOffered  # noqa: E402
 from benchmarks.meter import LostCallbacks  # noqa: E402
 from benchmarks.peers import FLOOR, OURS, PEERS, Peer  # noqa: E402
-from benchmarks.workloads import chained_calls, pipe_ping, timer_fire  # noqa: E402
+from benchmarks.workloads import chained_calls, notify_burst, pipe_ping, post_burst, timer_fire  # noqa: E402
 
 TINY = dict.fromkeys(JOBS, 40) | {
     "memory_per_timer": 5000,
@@ -80,6 +80,8 @@ def test_a_library_for_files_offers_nothing_else(job):
         "fds_1000",
         "timer_new",
         "timer_reuse",
+        "post_latency",
+        "post_burst",
         "spawn_1",
         "spawn_16",
     ],
@@ -116,13 +118,19 @@ class LosingDriver(Driver):
     def watch(self, fds, callback):
         pass
 
+    def poster(self):
+        return lambda _callback: None
+
+    def notifier(self, callback):
+        return lambda: None
+
 
 class LosingPeer(Peer):
     def driver_class(self):
         return LosingDriver
 
 
-@pytest.mark.parametrize("workload", [chained_calls, timer_fire, pipe_ping])
+@pytest.mark.parametrize("workload", [chained_calls, timer_fire, pipe_ping, post_burst, notify_burst])
 def test_lost_callbacks_are_an_error(workload):
     with pytest.raises(LostCallbacks, match="5 of 5"):
         workload(LosingPeer("losing", ""), 5)

@@ -3,6 +3,7 @@
 import importlib
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from .base import Driver
@@ -45,6 +46,13 @@ class AsyncioDriver(Driver):
         add_reader = self.loop.add_reader
         for fd, data in fds:
             add_reader(fd, callback, fd, data)
+
+    def poster(self) -> Callable[[Callable[[], Any]], Any]:
+        return self.loop.call_soon_threadsafe
+
+    def notifier(self, callback: Callable[[int], Any]) -> Callable[[], Any]:
+        # Nothing merges here: each notification is a call.
+        return partial(self.loop.call_soon_threadsafe, callback, 1)
 
     def ping(self, pairs: Sequence[tuple[socket.socket, socket.socket]], count: int, data: bytes) -> int:
         from asyncio import gather

@@ -58,6 +58,14 @@ class Driver:
         """
         raise NotOffered("no I/O watchers")
 
+    def poster(self) -> Callable[[Callable[[], Any]], Any]:
+        """Return what has the loop call a function, from any thread; `run` goes on until `stop` though nothing is called."""
+        raise NotOffered("no calls from other threads")
+
+    def notifier(self, callback: Callable[[int], Any]) -> Callable[[], Any]:
+        """Return what tells the loop, from any thread, to call ``callback(count)`` for one call or more of it."""
+        raise NotOffered("no calls from other threads")
+
     def read_files(self, paths: Sequence[str], at_once: int) -> int:
         """Read whole files, `at_once` of them at a time; return the bytes read."""
         raise NotOffered("no whole files")

@@ -52,6 +52,13 @@ class LinuxEvent(Driver):
         for fd, data in fds:
             io(fd, "r", callback, data=data)
 
+    def poster(self) -> Callable[[Callable[[], Any]], Any]:
+        self.loop.wakeup(print)  # never notified: it keeps run() going
+        return self.loop.post
+
+    def notifier(self, callback: Callable[[int], Any]) -> Callable[[], Any]:
+        return self.loop.wakeup(lambda _watcher, count: callback(count)).notify
+
     def read_files(self, paths: Sequence[str], at_once: int) -> int:
         total = 0
         rest = iter(paths)

@@ -13,6 +13,7 @@ from .memory import memory_per_timer, memory_per_watcher
 from .processes import spawn_1, spawn_16
 from .sockets import accept_close, ping_16k, ping_64, ping_100k
 from .startup import create_loop, import_time
+from .threads import notify_burst, post_burst, post_latency
 from .timers import timer_fire, timer_new, timer_reuse
 
 __all__ = [
@@ -26,10 +27,13 @@ __all__ = [
     "import_time",
     "memory_per_timer",
     "memory_per_watcher",
+    "notify_burst",
     "ping_16k",
     "ping_64",
     "ping_100k",
     "pipe_ping",
+    "post_burst",
+    "post_latency",
     "read_big",
     "read_small",
     "spawn_1",
