@@ -9,6 +9,7 @@ from .watcher import Watcher
 from .watchers.child import Child
 from .watchers.idle import Idle
 from .watchers.io import IOWatcher
+from .watchers.mount import MountWatcher
 from .watchers.signal import Signal
 from .watchers.timer import Periodic, Timer
 from .watchers.wakeup import Wakeup
@@ -22,6 +23,7 @@ __all__ = [
     "Idle",
     "Loop",
     "LoopClosedError",
+    "MountWatcher",
     "Operation",
     "Periodic",
     "Ring",

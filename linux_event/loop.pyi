@@ -19,6 +19,7 @@ from .watcher import Watcher
 from .watchers.child import Child
 from .watchers.idle import Idle
 from .watchers.io import IOWatcher
+from .watchers.mount import MountEvent, MountWatcher
 from .watchers.signal import Signal
 from .watchers.timer import Periodic, Timer
 from .watchers.wakeup import Wakeup
@@ -188,6 +189,13 @@ class Loop(Engine):
     @overload
     def child(self, pid: _Int | Popen[Any], *, data: Any = None, priority: int = 0, ref: bool = True,
               start: bool = True) -> Callable[[Callable[[Child, int, int | None], object]], Child]: ...
+    @overload
+    def fswatch(self, path: StrOrBytesPath, events: Iterable[str], callback: Callable[[MountWatcher, MountEvent], object], *,
+                own: bool = True, data: Any = None, priority: int = 0, ref: bool = True, start: bool = True) -> MountWatcher: ...
+    @overload
+    def fswatch(self, path: StrOrBytesPath, events: Iterable[str], *,
+                own: bool = True, data: Any = None, priority: int = 0, ref: bool = True, start: bool = True,
+                ) -> Callable[[Callable[[MountWatcher, MountEvent], object]], MountWatcher]: ...
     @overload
     def close(self) -> None: ...
     @overload

@@ -326,11 +326,12 @@ def _check(result, what):
 
 
 def deny(names=("setup", "enter", "register"), error=errno.EPERM):
-    """Make the io_uring calls *names* fail with *error* in all threads from now on; None kills the process instead."""
+    """Make the io_uring calls *names*, or others by their numbers, fail with *error* in all threads from now on; None kills the
+    process instead."""
     action = _KILL_PROCESS if error is None else _ERRNO | error
     code = [_Instruction(_LOAD_NUMBER, 0, 0, 0)]
     for name in names:
-        code += [_Instruction(_JUMP_EQUAL, 0, 1, IO_URING_CALLS[name]), _Instruction(_RETURN, 0, 0, action)]
+        code += [_Instruction(_JUMP_EQUAL, 0, 1, IO_URING_CALLS.get(name, name)), _Instruction(_RETURN, 0, 0, action)]
     code.append(_Instruction(_RETURN, 0, 0, _ALLOW))
     program = _Program(len(code), (_Instruction * len(code))(*code))
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")

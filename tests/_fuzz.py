@@ -19,7 +19,7 @@ import warnings
 from _fuzz_operations import OperationSteps
 
 import linux_event
-from linux_event import Child, Events, Idle, IOWatcher, Loop, Periodic, Signal, Timer, Wakeup
+from linux_event import Child, Events, Idle, IOWatcher, Loop, MountWatcher, Periodic, Signal, Timer, Wakeup
 
 
 class HostileError(Exception):
@@ -118,6 +118,9 @@ class Program(OperationSteps):
         if kind is Child:
             child = self.child()
             return [self.pick(child, child.pid, 1, 0, -1, os.getpid(), 2**40)]
+        if kind is MountWatcher:
+            events = (["open"], "all", ("modify", "close_write"), "open", [], ["create"], ["open", 1], {"open_exec"})
+            return [self.pick("/dev/shm", b"/proc", "/dev/shm\0", "/nowhere", ""), self.pick(*events)]
         return []
 
     def child(self):
@@ -517,8 +520,8 @@ HostileFloat = hostile_subclass(
 )
 HostileStr = hostile_subclass("HostileStr", str, ["__str__", "__eq__", "__repr__", "__len__", "__iter__", "upper"])
 
-KINDS = [IOWatcher, Timer, Periodic, Signal, Idle, Child, Wakeup]
-FACTORIES = dict(zip(KINDS, ("io", "timer", "periodic", "signal", "idle", "child", "wakeup"), strict=True))
+KINDS = [IOWatcher, Timer, Periodic, Signal, Idle, Child, Wakeup, MountWatcher]
+FACTORIES = dict(zip(KINDS, ("io", "timer", "periodic", "signal", "idle", "child", "wakeup", "fswatch"), strict=True))
 JUNK = [
     lambda: None,
     lambda: 0,

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from linux_event import Child, Idle, IOWatcher, Loop, Periodic, Signal, Timer, Wakeup
+from linux_event import Child, Idle, IOWatcher, Loop, MountWatcher, Periodic, Signal, Timer, Wakeup
 
 # Instrumented builds are several times slower: they run with smaller counts.
 SCALE = float(os.environ.get("LE_TEST_SCALE", "1"))
@@ -31,10 +31,26 @@ KINDS = {
 }
 
 
+def may_watch_mounts():
+    """Whether this process is privileged enough for watchers of mounts."""
+    with Loop() as loop:
+        try:
+            loop.fswatch("/", ["open_exec"], print, start=False)
+        except OSError:
+            return False
+    return True
+
+
+if may_watch_mounts():
+    KINDS["fswatch"] = MountWatcher
+
+
 def kind_arguments(kind, pipe):
     """What a watcher of the kind takes between loop and callback, for one that is not called by itself."""
     if kind == "child":
         return (resting_child(),)
+    if kind == "fswatch":
+        return ("/proc", ["open_exec"])  # nothing there is a program
     return {
         "io": (pipe.r, "r"),
         "timer": (BOUND,),

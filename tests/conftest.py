@@ -6,6 +6,7 @@ import logging
 import socket
 
 import pytest
+from _mounts import mounted
 from _support import KINDS, Pipe, kind_arguments, living, made_loop, open_fds, rings, unraisable
 
 from linux_event import BufferPool, Loop, Operation, Ring, Watcher
@@ -93,6 +94,15 @@ def pair(nothing_left):
         for end in ends:
             end.setblocking(False)
         yield tuple(ends)
+
+
+@pytest.fixture
+def folder(loop, tmp_path):
+    """A file system of its own, mounted for this test; watchers of it end before it is unmounted."""
+    with mounted(tmp_path / "mount") as folder:
+        yield folder
+        for watcher in list(loop.watchers.values()):
+            watcher.destroy()
 
 
 @pytest.fixture(params=KINDS)

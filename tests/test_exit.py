@@ -16,7 +16,7 @@ from linux_event import IOWatcher, Loop, Watcher
 
 # Every kind of watcher, active, with the loop in the middle of its work.
 BUSY = """
-    import atexit, gc, os, signal, sys, threading, time, weakref
+    import atexit, contextlib, gc, os, signal, sys, threading, time, weakref
     import _fault
     from linux_event import Loop
 
@@ -38,6 +38,8 @@ BUSY = """
         loop.signal("USR1", fail)
         loop.child(idler(), fail)
         loop.wakeup(fail)
+        with contextlib.suppress(OSError):  # it takes privileges
+            loop.fswatch("/proc", ["open_exec"], fail)
         loop.run_once(0)
         return loop
 """

@@ -14,7 +14,7 @@ from _fault import BOUND, in_fork, start_fork
 from _support import finish, made_loop, open_fds, rings, run_until, scaled
 from _traffic import Traffic, error_of, make_a_loop
 
-from linux_event import Child, Idle, IOWatcher, Loop, LoopClosedError, Periodic, Signal, Timer, Wakeup
+from linux_event import Child, Idle, IOWatcher, Loop, LoopClosedError, MountWatcher, Periodic, Signal, Timer, Wakeup
 
 # Python 3.12 warns of every fork of a process with threads, which is what some of these tests are about.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -51,6 +51,7 @@ DEAD = {
     "signal": lambda loop: loop.signal("USR1", ignore),
     "idle": lambda loop: loop.idle(ignore),
     "child": lambda loop: loop.child(1, ignore),
+    "fswatch": lambda loop: loop.fswatch("/", "all", ignore),
     "decorator": lambda loop: loop.idle()(ignore),
     "IOWatcher": lambda loop: IOWatcher(loop, 0, "r", ignore),
     "Timer": lambda loop: Timer(loop, 1, ignore),
@@ -60,6 +61,7 @@ DEAD = {
     "Wakeup": lambda loop: Wakeup(loop, ignore),
     "Idle": lambda loop: Idle(loop, ignore),
     "Child": lambda loop: Child(loop, 1, ignore),
+    "MountWatcher": lambda loop: MountWatcher(loop, "/", "all", ignore),
 }
 
 

@@ -9,8 +9,10 @@ import pytest
 from _fault import unexpected
 from _support import (
     BOUND,
+    KINDS,
     blocks_grown,
     finish,
+    kind_arguments,
     living,
     made_loop,
     open_fds,
@@ -49,6 +51,8 @@ def everything(pipe):
     loop.idle(print)
     loop.wakeup(print).notify()
     loop.child(resting_child(), print)
+    if "fswatch" in KINDS:
+        loop.fswatch(*kind_arguments("fswatch", pipe), print)
     loop.defer(print, object())
     loop.post(print, object())
     return loop

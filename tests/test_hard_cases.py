@@ -1,5 +1,6 @@
 """Callbacks that do the worst at the worst moment to each other, and fds closed under watchers."""
 
+import contextlib
 import gc
 import os
 import socket
@@ -7,6 +8,7 @@ import weakref
 
 import pytest
 from _children import ended
+from _mounts import mounted, privileged
 from _support import BOUND, Pipe, finish, made_loop, pipes
 
 from linux_event import Events, Loop
@@ -19,8 +21,8 @@ class Batch:
 
     SIZE = 6
 
-    def __init__(self, loop, kind, many):
-        self.loop, self.called, self.many = loop, [], many
+    def __init__(self, loop, kind, many, folder):
+        self.loop, self.called, self.many, self.folder = loop, [], many, folder
         self.action = None
         self.children = []
         self.watchers = [self.make(kind, number) for number in range(self.SIZE)]
@@ -39,6 +41,10 @@ class Batch:
         if kind == "child":
             self.children.append(ended())
             return self.loop.child(self.children[-1], self.on_event, data=number)
+        if kind == "fswatch":
+            watcher = self.loop.fswatch(self.folder, ["open"], self.on_event, data=number)
+            os.listdir(self.folder)  # for those that are watching already the same event again, which is merged with it
+            return watcher
         self.many[number].put()
         return self.loop.io(self.many[number].r, "r", self.on_event, data=number, edge=kind == "edge")
 
@@ -48,13 +54,14 @@ class Batch:
             self.action(watcher)
 
 
-KINDS = ["level", "edge", "timer", "periodic", "idle", "child", "wakeup"]
+KINDS = ["level", "edge", "timer", "periodic", "idle", "child", "wakeup", pytest.param("fswatch", marks=privileged)]
 
 
 @pytest.fixture(params=KINDS)
-def batch(loop, request):
-    with pipes(Batch.SIZE) as many:
-        batch = Batch(loop, request.param, many)
+def batch(loop, request, tmp_path):
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(mounted(tmp_path / "mount")) if request.param == "fswatch" else None
+        batch = Batch(loop, request.param, stack.enter_context(pipes(Batch.SIZE)), folder)
         yield batch
         for watcher in list(loop.watchers.values()):
             watcher.destroy()

@@ -10,7 +10,7 @@ from textwrap import dedent, indent
 
 import _fault
 import pytest
-from _support import BOUND, blocks_grown, finish, made_loop, pipes, resting_child, scaled
+from _support import BOUND, KINDS, blocks_grown, finish, kind_arguments, made_loop, pipes, resting_child, scaled
 
 from linux_event import Loop
 
@@ -84,6 +84,15 @@ BODIES = {
     "close": "loop.close()",
     "drop": "other = Loop(); other.timer(1, ignore); other.io(read_end, 'r', ignore); other.run_once(0); del other",
 }
+if "fswatch" in KINDS:
+    BODIES["fswatch"] = """
+        watcher = loop.fswatch("/proc", ["open_exec"], ignore, own=False)
+        repr(watcher), watcher.path, watcher.events
+        with loop.fswatch("/dev/shm", "all", ignore):
+            os.listdir("/dev/shm")
+            loop.run_once(0)
+        watcher.stop()
+        """
 
 HARNESS = """
     import contextlib, ctypes, gc, logging, os, signal, sys, warnings
@@ -317,6 +326,7 @@ def ignore(*_):
 
 
 def watchers_of_each_kind(loop, pipe, **arguments):
+    mounts = [loop.fswatch(*kind_arguments("fswatch", pipe), ignore, **arguments)] if "fswatch" in KINDS else []
     return [
         loop.io(pipe.r, "r", ignore, **arguments),
         loop.io(pipe.r, "r", ignore, edge=True, **arguments),
@@ -326,6 +336,7 @@ def watchers_of_each_kind(loop, pipe, **arguments):
         loop.idle(ignore, **arguments),
         loop.wakeup(ignore, **arguments),
         loop.child(resting_child(), ignore, **arguments),
+        *mounts,
     ]
 
 

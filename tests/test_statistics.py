@@ -1,7 +1,7 @@
 """Loop.statistics(): a frozen record that counts exactly."""
 
 import pytest
-from _support import BOUND, finish, made_loop, pipes, resting_child
+from _support import BOUND, KINDS, finish, kind_arguments, made_loop, pipes
 
 from linux_event.statistics import Statistics
 
@@ -91,29 +91,22 @@ def test_completions_and_submissions(loop):
 
 
 def test_watchers_active_and_not(loop, pipe):
-    made = [
-        loop.io(pipe.r, "r", print),
-        loop.timer(BOUND, print),
-        loop.periodic(BOUND, print),
-        loop.idle(print),
-        loop.signal("USR1", print),
-        loop.wakeup(print),
-        loop.child(resting_child(), print),
-    ]
-    assert loop.statistics().watchers == 7
-    assert loop.statistics().active_watchers == 7
+    made = [getattr(loop, kind)(*kind_arguments(kind, pipe), print) for kind in KINDS]
+    count = len(KINDS)
+    assert loop.statistics().watchers == count
+    assert loop.statistics().active_watchers == count
     assert loop.statistics().timers == 2
     made[0].ref = False
     made[3].ref = False
-    assert loop.statistics().active_watchers == 7
-    for count, watcher in enumerate(made, start=1):
+    assert loop.statistics().active_watchers == count
+    for number, watcher in enumerate(made, start=1):
         watcher.stop()
-        assert loop.statistics().active_watchers == 7 - count
-        assert loop.statistics().watchers == 7
+        assert loop.statistics().active_watchers == count - number
+        assert loop.statistics().watchers == count
     assert loop.statistics().timers == 0
-    for count, watcher in enumerate(made, start=1):
+    for number, watcher in enumerate(made, start=1):
         watcher.destroy()
-        assert loop.statistics().watchers == 7 - count
+        assert loop.statistics().watchers == count - number
 
 
 def test_a_stopped_watcher_has_no_request_left(loop):

@@ -15,6 +15,7 @@ from linux_event import (
     Idle,
     IOWatcher,
     Loop,
+    MountWatcher,
     Periodic,
     Signal,
     Timer,
@@ -123,6 +124,7 @@ LOOP_CALLS = {
     "signal": lambda loop: loop.signal("USR1", ignore),
     "idle": lambda loop: loop.idle(ignore),
     "child": lambda loop: loop.child(1, ignore),
+    "fswatch": lambda loop: loop.fswatch("/", "all", ignore),
     "IOWatcher": lambda loop: IOWatcher(loop, 0, "r", ignore),
     "Timer": lambda loop: Timer(loop, 1, ignore),
     "Periodic": lambda loop: Periodic(loop, 1, ignore),
@@ -131,6 +133,7 @@ LOOP_CALLS = {
     "Wakeup": lambda loop: Wakeup(loop, ignore),
     "Idle": lambda loop: Idle(loop, ignore),
     "Child": lambda loop: Child(loop, 1, ignore),
+    "MountWatcher": lambda loop: MountWatcher(loop, "/", "all", ignore),
     "decorator": lambda loop: loop.timer(1)(ignore),
     "not started": lambda loop: loop.timer(1, ignore, start=False),
 }

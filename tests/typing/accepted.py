@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, assert_type
 
 import linux_event
@@ -15,6 +16,7 @@ from linux_event import (
     IOWatcher,
     Loop,
     LoopClosedError,
+    MountWatcher,
     Operation,
     Periodic,
     Signal,
@@ -26,6 +28,7 @@ from linux_event import (
     WrongThreadError,
 )
 from linux_event.views import LiveView
+from linux_event.watchers.mount import MountEvent
 
 
 class Object:
@@ -216,6 +219,23 @@ def children(loop: Loop, process: subprocess.Popen[bytes]) -> None:
     def ended(watcher: Child, pid: int, returncode: int | None) -> None: ...
 
     assert_type(ended, Child)
+
+
+def mounts(loop: Loop, path: Path) -> None:
+    assert_type(MountWatcher(loop, b"/", "all", on_anything), MountWatcher)
+
+    def told(watcher: MountWatcher, event: MountEvent) -> None:
+        assert_type(event.names, frozenset[str])
+        assert_type(event.pid, int)
+
+    watcher = loop.fswatch(path, {"open", "close_write"}, told, own=False, ref=False)
+    assert_type(watcher.events, frozenset[str])
+    assert_type(watcher.path, str | bytes)
+
+    @loop.fswatch("/", ["open"])
+    def opened(watcher: MountWatcher, event: MountEvent) -> None: ...
+
+    assert_type(opened, MountWatcher)
 
 
 def every_watcher(watcher: Watcher, timer: Timer) -> None:

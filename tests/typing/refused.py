@@ -89,6 +89,12 @@ def children(loop: Loop) -> None:
     loop.child(1, print).pid = 2  # type: ignore[misc]
 
 
+def mounts(loop: Loop) -> None:
+    loop.fswatch(5, "all", on_io)  # type: ignore[call-overload]
+    loop.fswatch("/", [5], print)  # type: ignore[list-item]
+    loop.fswatch("/", "all", print).path = "/"  # type: ignore[misc]
+
+
 def every_watcher(loop: Loop, watcher: Watcher) -> None:
     watcher.id = 3  # type: ignore[misc]
     watcher.loop = loop  # type: ignore[misc]
