@@ -111,14 +111,17 @@ static inline void le_mount_abandon(struct le_mount *mount)
     le_link_leave(&mount->link);
 }
 
-/* Open a group for the mount of a path. Returns an fd, or a negative errno; which of the calls has failed is told. */
+/* Open a group for the mount of a path; with mask 0, only to see whether that is possible: closing a group that has had a mark
+ * takes the kernel some milliseconds, so there is none then. Returns an fd, or a negative errno; which of the calls has failed
+ * is told. */
 static inline int le_mount_open(const char *path, uint64_t mask, unsigned flags, int *at_mark)
 {
     int group = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK | flags, LE_MOUNT_FD_FLAGS), error;
     *at_mark = group >= 0;
     if (group < 0)
         return -errno;
-    if (fanotify_mark(group, FAN_MARK_ADD | FAN_MARK_MOUNT, mask | FAN_ONDIR, AT_FDCWD, path) == 0)
+    if (mask ? fanotify_mark(group, FAN_MARK_ADD | FAN_MARK_MOUNT, mask | FAN_ONDIR, AT_FDCWD, path) == 0
+             : faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) == 0)
         return group;
     error = -errno;
     close(group);

@@ -84,7 +84,7 @@ for which it is called again, for ever: give ``own=False`` then.
 An event whose file cannot be opened, because no fd is left (EMFILE, ENFILE) or for other reasons, is lost: ``loop.on_error``
 gets the OSError, and the watcher goes on, after a pause if fds are short. (Kernels before 6.13 do not tell of each.) Events that
 have not been taken keep the mount busy: stop the watcher before ``umount``, after which nothing more comes. What is done without
-opening a file, such as ``stat`` or ``truncate`` by a path, is not told.
+opening a file, such as ``stat`` or ``truncate`` by a path, is not told. To stop the watcher takes the kernel some milliseconds.
 
 :param loop: the Loop.
 :param path: str, bytes or os.PathLike; looked up at each start, symbolic links are followed.
@@ -120,7 +120,7 @@ fanotify(7), capabilities(7).
         self.mount.skips_own = not is_own
         if start is False:
             try:
-                close(open_group(self))
+                close(open_group(self, 0))
             except BaseException:
                 self.destroy()
                 raise
@@ -199,13 +199,13 @@ cdef frozenset names_of(uint64_t mask, bint is_folder):
 
 # -- The group of the kernel -------------------------------------------------------------------------------------------
 
-cdef int open_group(MountWatcher self) except -1:
+cdef int open_group(MountWatcher self, uint64_t mask) except -1:
     """A group that gets the events of the mount: an fd. Raises OSError."""
     global knows_errors
     cdef int at_mark = 0
-    cdef int group = le_mount_open(self.encoded, self.mask, FAN_REPORT_FD_ERROR if knows_errors else 0, &at_mark)
+    cdef int group = le_mount_open(self.encoded, mask, FAN_REPORT_FD_ERROR if knows_errors else 0, &at_mark)
     if group == -EINVAL and not at_mark and knows_errors:
-        group = le_mount_open(self.encoded, self.mask, 0, &at_mark)
+        group = le_mount_open(self.encoded, mask, 0, &at_mark)
         knows_errors = group < 0
     if group < 0:
         raise OSError(-group, refusal(-group, at_mark), self.given)
@@ -248,7 +248,7 @@ def pretend(*abilities):
 
 cdef int mount_start(void *watcher) except -1:
     cdef MountWatcher self = <MountWatcher>watcher
-    self.mount.reader.op.fd = open_group(self)
+    self.mount.reader.op.fd = open_group(self, self.mask)
     if self.mount.link.next == NULL:
         le_list_push(&mounts, &self.mount.link)
     self.pause_ns = PAUSE_FIRST_NS

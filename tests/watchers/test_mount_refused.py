@@ -73,14 +73,15 @@ def test_that_capability_is_enough(loop, folder):
 
 
 @privileged
-def test_a_path_that_may_not_be_read(loop, folder):
+@pytest.mark.parametrize("start", [True, False])
+def test_a_path_that_may_not_be_read(loop, folder, start):
     [path] = touch(folder, 1)
     os.chmod(path, 0)
     with (
         without_capabilities(CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH),
         pytest.raises(PermissionError, match="CAP_DAC_READ_SEARCH") as caught,
     ):
-        loop.fswatch(path, "all", print)
+        loop.fswatch(path, "all", print, start=start)
     assert caught.value.errno == errno.EACCES
     assert caught.value.filename == path
 
