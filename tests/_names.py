@@ -151,8 +151,14 @@ def own_mounts():
     _check(_libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None), "mount")
 
 
+covered = set()
+
+
 def put_file(path, text):
     """Let *path* read as *text* for this process, after :func:`own_mounts`."""
+    if path in covered:
+        _check(_libc.umount(path.encode()), f"umount {path}")
+    covered.add(path)
     with tempfile.NamedTemporaryFile("w") as file:
         file.write(text)
         file.flush()

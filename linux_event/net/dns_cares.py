@@ -31,6 +31,10 @@ __all__ = ["Channel"]
 
 TICK_S = 0.001  # the shortest sleep between two looks at the deadlines of c-ares
 FIRST_TRY_S = 0.25  # the shortest time after which c-ares asks again; it doubles it with each try
+# So many questions are begun within half a second and not answered: the answers, of which there are two each, have to find room
+# in the buffer of a socket. What takes longer than that waits in vain, most likely, and does not keep others waiting.
+FRESH_MAX = 100
+FRESH_S = 0.5
 NO_SORT = 1 << 7  # ARES_AI_NOSORT
 
 # What libc says in their place, and the texts of gai_strerror(3).
@@ -57,7 +61,7 @@ TEXTS = {
 numbers = itertools.count()
 channels = WeakSet()
 of_the_parent = []
-NOBODY = (lambda: None, None, 0)
+NOBODY = (lambda: None, None)
 
 
 def numbers_of(node):
@@ -81,7 +85,10 @@ class Channel:
     def __init__(self, loop, patience_s):
         self.loop = ref(loop)
         self.patience_s = patience_s
-        self.waiting = {}  # number: weak reference to the operation, its Question, when it is given up; in this order
+        self.waiting = {}  # number of a question: weak reference to the operation, its Question
+        self.queue = {}  # those that have not begun: number: None
+        self.begun = {}  # those that have: number: when it is given up; in this order
+        self.fresh = {}  # those of them that have just begun: number: until when; in this order
         self.answers = []  # of c-ares, that have not been handed over
         self.watchers = {}  # fd: IOWatcher
         self.timer = None
@@ -94,18 +101,25 @@ class Channel:
             if channel is not None:
                 channel.watch(fd, readable, writable)
 
-        # A server that has been quick is asked again soon, however long the configuration wants it to be waited for. So there
-        # are tries for all of that time, and the end of it is seen to here.
-        tries = ceil(log2(patience_s / FIRST_TRY_S + 1))
-        self.cares = pycares.Channel(sock_state_cb=state_changed, tries=max(tries, 1))
+        # There are tries for all of that time, and the end of it is seen to here. It makes them shorter at random: one more.
+        tries = ceil(log2(patience_s / FIRST_TRY_S + 1)) + 1
+        self.cares = pycares.Channel(sock_state_cb=state_changed, tries=tries)
         channels.add(self)
 
     def ask(self, operation, question):
         """The driver: see resolver.py."""
         number = next(numbers)
-        self.waiting[number] = (ref(operation), question, monotonic() + self.patience_s)
+        self.waiting[number] = (ref(operation), question)
+        self.queue[number] = None
         when_abandoned(operation, partial(self.abandon, number))
+        self.call()
+
+    def begin(self, number):
+        """Hand a question to c-ares."""
         own = ref(self)
+        _, question = self.waiting[number]
+        now = monotonic()
+        self.begun[number], self.fresh[number] = now + self.patience_s, now + FRESH_S
 
         def answered(result, status):
             # Inside of c-ares an exception, be it that of Ctrl-C, would be lost: no more than this is done here.
@@ -113,40 +127,52 @@ class Channel:
             if channel is not None:
                 channel.answers.append((number, result, status))
 
-        arguments = {"family": question.family, "flags": NO_SORT, "callback": answered}
-        self.call(self.cares.getaddrinfo, question.name, None, **arguments)
+        self.cares.getaddrinfo(question.name, None, family=question.family, flags=NO_SORT, callback=answered)
+
+    def forget(self, number):
+        """A question has come to its end. Whether it had not before."""
+        for table in (self.queue, self.begun, self.fresh):
+            table.pop(number, None)
+        return self.waiting.pop(number, None) is not None
 
     def abandon(self, number):
         """Nobody waits for this answer. c-ares cannot take back one question, but all, when nobody waits for any."""
-        if self.waiting.pop(number, None) is not None and not self.waiting and not self.is_dead and not self.is_inside:
-            self.call(self.cares.cancel)
+        if self.forget(number) and not self.waiting and not self.is_dead and not self.is_inside:
+            self.call()
 
-    def call(self, function, *arguments, **keywords):
-        """Call c-ares, hand over what it has found, and look at its deadlines again."""
+    def call(self, *ready):
+        """Let c-ares go on with sockets that are ready, begin questions, hand over what it has found, look at deadlines."""
         try:
             self.is_inside = True
-            function(*arguments, **keywords)
+            if ready:
+                self.cares.process_fd(*ready)
+            self.hand_over_all()
+            while self.begin_one():
+                self.hand_over_all()  # what it knows already
             self.is_inside = False
-            while self.answers:
-                self.hand_over(*self.answers[0])
-                del self.answers[0]
             self.give_up()
         finally:
             self.is_inside = False
             if self.answers:
                 self.set_timer(TICK_S)  # Ctrl-C came between
             elif self.waiting:
-                [_, _, end] = next(iter(self.waiting.values()))
-                self.set_timer(max(min(self.cares.timeout(), end - monotonic()), TICK_S))
+                self.set_timer(max(min(self.cares.timeout(), self.next_end() - monotonic()), TICK_S))
             else:
                 # Questions that nobody waits for may be left: this closes their sockets.
                 self.cares.cancel()
                 self.answers.clear()
                 self.end_timer()
 
-    def hand_over(self, number, result, status):
-        """Tell the operation what c-ares has found."""
-        reference, question, _ = self.waiting.get(number, NOBODY)
+    def hand_over_all(self):
+        """Tell the operations what c-ares has found."""
+        while self.answers:
+            number, result, status = self.answers[0]
+            self.end(number, result, status)
+            del self.answers[0]
+
+    def end(self, number, result, status):
+        """A question has come to its end, with a result or with an error of c-ares."""
+        reference, question = self.waiting.get(number, NOBODY)
         operation = reference()
         if operation is not None:
             try:
@@ -155,19 +181,32 @@ class Channel:
                 settle(operation, addresses_of(question, in_order(map(numbers_of, result.nodes))))
             except Exception as error:
                 fail(operation, error.with_traceback(None))
-        self.waiting.pop(number, None)
+        self.forget(number)
+
+    def begin_one(self):
+        """Begin the next question if there is one, and room for it: a bool."""
+        now = monotonic()
+        while self.fresh and next(iter(self.fresh.values())) <= now:
+            del self.fresh[next(iter(self.fresh))]
+        if not self.queue or len(self.fresh) >= FRESH_MAX:
+            return False
+        number = next(iter(self.queue))
+        try:
+            self.begin(number)
+        finally:
+            self.queue.pop(number, None)
+        return True
+
+    def next_end(self):
+        """When there is something to do, if no answer comes."""
+        ends = [next(iter(table.values())) for table in (self.begun, self.fresh if self.queue else ()) if table]
+        return min(ends, default=0.0)
 
     def give_up(self):
         """End the questions that have been asked for as long as the configuration says."""
         now = monotonic()
-        while self.waiting:
-            number, (reference, question, end) = next(iter(self.waiting.items()))
-            if end > now:
-                break
-            operation = reference()
-            if operation is not None:
-                fail(operation, error_of(pycares.errno.ARES_ETIMEOUT, question.host))
-            self.waiting.pop(number, None)
+        while self.begun and next(iter(self.begun.values())) <= now:
+            self.end(next(iter(self.begun)), None, pycares.errno.ARES_ETIMEOUT)
 
     # -- What the loop does for it -----------------------------------------------------------------------------------
 
@@ -190,10 +229,10 @@ class Channel:
         # What is neither is an error, which reading tells.
         is_writable = events & Events.WRITE
         is_readable = events & ~Events.WRITE
-        self.call(self.cares.process_fd, fd if is_readable else none, fd if is_writable else none)
+        self.call(fd if is_readable else none, fd if is_writable else none)
 
     def on_deadline(self, timer):
-        self.call(self.cares.process_fd, pycares.ARES_SOCKET_BAD, pycares.ARES_SOCKET_BAD)
+        self.call(pycares.ARES_SOCKET_BAD, pycares.ARES_SOCKET_BAD)
 
     def set_timer(self, seconds):
         if self.timer is None:

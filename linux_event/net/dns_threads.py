@@ -53,7 +53,7 @@ class Pool:
         self.fresh = {}  # lookup: when it will not be so any more, in this order
         self.running = {}  # domain: how many of its lookups have begun
         self.threads = 0
-        self.idle = 0  # threads that wait for something to do, or for a place
+        self.busy = 0  # threads that make a lookup
         self.takes_newest = False
 
     def ask(self, operation, question):
@@ -70,10 +70,8 @@ class Pool:
                 lookup.waiters[number] = waiter
                 self.known[arguments] = lookup
                 self.queue.setdefault(lookup.domain, {})[arguments] = lookup
-                if self.idle:
-                    self.condition.notify()
-                else:
-                    self.start()
+                self.condition.notify()
+                self.start()
         when_abandoned(operation, partial(self.abandon, lookup, number))
 
     def abandon(self, lookup, number):
@@ -83,8 +81,8 @@ class Pool:
         )  # without the lock, which in a forked child may be held by a thread of the parent
 
     def start(self):
-        """Let there be one thread more, if there may be."""
-        if self.threads >= THREADS_MAX:
+        """Let there be a thread for the next lookup, or to wait for its turn, if there may be one."""
+        if self.threads > self.busy or self.threads >= THREADS_MAX:
             return
         self.threads += 1
         try:
@@ -105,6 +103,7 @@ class Pool:
             except Exception as error:
                 failure = error
             with self.condition:
+                self.busy -= 1
                 self.fresh.pop(lookup, None)
                 self.running[lookup.domain] -= 1
                 if not self.running[lookup.domain]:
@@ -126,8 +125,9 @@ class Pool:
                     if lookup is not None:
                         self.fresh[lookup] = now + FRESH_S
                         self.running[lookup.domain] = self.running.get(lookup.domain, 0) + 1
-                        if self.queue and not self.idle:
-                            self.start()  # to wait for the next place
+                        self.busy += 1
+                        if self.queue:
+                            self.start()
                         return lookup
                 elif self.queue:
                     until = next(iter(self.fresh.values()))
@@ -135,11 +135,7 @@ class Pool:
                 if now >= until:
                     self.threads -= 1
                     return None
-                self.idle += 1
-                try:
-                    self.condition.wait(until - now)
-                finally:
-                    self.idle -= 1
+                self.condition.wait(until - now)
 
     def take(self):
         """Take the lookup whose turn it is out of the queue, or None."""

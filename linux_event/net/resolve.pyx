@@ -148,7 +148,7 @@ def _resolve(self, host, port=0, callback=None, *, family=0, type=0, proto=0, fl
     try:
         found = numeric(name, port, family_value, kind, proto_value, flags_value)
     except gaierror as error:
-        failure = error if host is None else gaierror(error.errno, error.strerror, host)
+        failure = gaierror(*error.args) if host is None else gaierror(error.errno, error.strerror, host)
     if found is None and failure is None:
         name = host if PyBytes_Check(host) else host.encode("idna")
         driver = driver_for(self, name, flags_value)
