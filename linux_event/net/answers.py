@@ -2,6 +2,7 @@
 
 import socket
 from _socket import (
+    AF_INET,
     AF_UNSPEC,
     AI_NUMERICHOST,
     IPPROTO_TCP,
@@ -14,7 +15,7 @@ from _socket import (
 )
 from typing import NamedTuple
 
-__all__ = ["Question", "addresses_of", "as_enums", "gaierror", "getaddrinfo", "of_all_types"]
+__all__ = ["Question", "addresses_of", "as_enums", "gaierror", "getaddrinfo", "of_all_types", "of_ipv4"]
 
 FAMILIES = {int(family): family for family in socket.AddressFamily}
 TYPES = {int(kind): kind for kind in socket.SocketKind}
@@ -22,6 +23,10 @@ TYPES = {int(kind): kind for kind in socket.SocketKind}
 ALL_TYPES = tuple(
     (TYPES[kind], proto) for kind, proto in ((SOCK_STREAM, IPPROTO_TCP), (SOCK_DGRAM, IPPROTO_UDP), (SOCK_RAW, 0))
 )
+
+# By the type asked for.
+ENTRIES = {0: ALL_TYPES, **{int(entry[0]): (entry,) for entry in ALL_TYPES}}
+IPV4 = FAMILIES[AF_INET]
 
 
 class Question(NamedTuple):
@@ -46,6 +51,12 @@ def of_all_types(entry):
     family, _, _, name, address = entry
     family = FAMILIES[family]
     return [(family, kind, proto, name, address) for kind, proto in ALL_TYPES]
+
+
+def of_ipv4(host, port, kind):
+    """The entries for an address of IPv4, a str, and a port, an int: of the type given, or of all."""
+    address = (host, port)
+    return [(IPV4, *entry, "", address) for entry in ENTRIES[kind]]
 
 
 def addresses_of(question, hosts):

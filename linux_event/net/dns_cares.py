@@ -59,8 +59,8 @@ TEXTS = {
 }
 
 numbers = itertools.count()
-channels = WeakSet()
-of_the_parent = []
+channels: WeakSet = WeakSet()
+of_the_parent: list = []
 NOBODY = (lambda: None, None)
 
 

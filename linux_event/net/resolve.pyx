@@ -1,7 +1,7 @@
-"""Loop.resolve: from names to addresses. What needs nobody to be asked is answered here, by libc; net/resolver.py does the rest."""
+"""Loop.resolve: from names to addresses. Numbers are answered here, by libc; net/resolver.py sees to names."""
 
 cimport cython
-from cpython.bytes cimport PyBytes_Check
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check
 from cpython.object cimport PyCallable_Check
 from cpython.unicode cimport PyUnicode_Check
 from libc.stdint cimport INT32_MAX, INT32_MIN
@@ -17,8 +17,12 @@ cdef extern from "<netdb.h>":
     enum: AI_PASSIVE
     enum: EAI_NONAME
 cdef extern from "<sys/socket.h>":
+    enum: AF_INET
     enum: AF_UNSPEC
+    enum: SOCK_DGRAM
     enum: SOCK_STREAM
+cdef extern from "<arpa/inet.h>":
+    int inet_pton(int family, const char *text, void *address)
 
 cdef enum:
     PORT_MAX = 65535
@@ -27,14 +31,14 @@ cdef operation_kind resolve_kind
 promise_kind_begin(&resolve_kind, "resolve")
 
 # Imported with the first call: they bring the module socket along.
-cdef object as_enums, of_all_types, getaddrinfo, gaierror
+cdef object as_enums, of_all_types, of_ipv4, getaddrinfo, gaierror
 cdef object Question = None
 
 
 cdef int import_answers() except -1:
-    global as_enums, of_all_types, getaddrinfo, gaierror, Question
+    global as_enums, of_all_types, of_ipv4, getaddrinfo, gaierror, Question
     from linux_event.net import answers
-    as_enums, of_all_types = answers.as_enums, answers.of_all_types
+    as_enums, of_all_types, of_ipv4 = answers.as_enums, answers.of_all_types, answers.of_ipv4
     getaddrinfo, gaierror = answers.getaddrinfo, answers.gaierror
     Question = answers.Question
     return 0
@@ -81,6 +85,11 @@ cdef object port_argument(object port):
 cdef object numeric(object host, object port, int family, int kind, int proto, int flags):
     """The addresses that need nobody to be asked, or None."""
     cdef bint is_plain = type(port) is int and kind == 0 and proto == 0 and flags & ~(AI_NUMERICHOST | AI_PASSIVE) == 0
+    cdef char address[16]
+    if proto == 0 and flags == 0 and type(port) is int and PyBytes_Check(host) and family in (AF_UNSPEC, AF_INET):
+        # In this form it is what libc would say, too.
+        if kind in (0, SOCK_STREAM, SOCK_DGRAM) and inet_pton(AF_INET, PyBytes_AS_STRING(host), address) == 1:
+            return of_ipv4((<bytes>host).decode(), port, kind)
     try:
         if is_plain and host is not None:
             # One address of all types: libc would ask the kernel for its source once for each, to sort them.
