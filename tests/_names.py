@@ -94,12 +94,14 @@ class Server:
                     send(packet)
 
     def serve_tcp(self, peer):
-        head = peer.recv(2)
-        if len(head) < 2:
+        packet = b""
+        with contextlib.suppress(OSError):  # whoever asked may have reset the connection
+            head = peer.recv(2)
+            packet = peer.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)
+        if not packet:
             self.selector.unregister(peer)
             peer.close()
             return
-        packet = peer.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)
 
         def send(answer):
             peer.sendall(len(answer).to_bytes(2, "big") + answer)
