@@ -76,9 +76,8 @@ class Pool:
 
     def abandon(self, lookup, number):
         """Nobody waits for this answer. A lookup that has not begun, and that nobody waits for, is dropped at its turn."""
-        lookup.waiters.pop(
-            number, None
-        )  # without the lock, which in a forked child may be held by a thread of the parent
+        # Without the lock: in a forked child a thread of the parent may seem to hold it for ever.
+        lookup.waiters.pop(number, None)
 
     def start(self):
         """Let there be a thread for the next lookup, or to wait for its turn, if there may be one."""
@@ -87,7 +86,7 @@ class Pool:
         self.threads += 1
         try:
             threading.Thread(target=self.work, name="linux_event resolver", daemon=True).start()
-        except RuntimeError as error:  # too many threads, or the interpreter is at its end
+        except (RuntimeError, MemoryError) as error:  # too many threads, or the interpreter is at its end
             self.threads -= 1
             if self.threads == 0:
                 for lookup in [lookup for lookups in self.queue.values() for lookup in lookups.values()]:
