@@ -28,6 +28,8 @@ FRESH_S = 0.5
 THREADS_MAX = 160
 DOMAIN_MAX = 128
 IDLE_S = 5.0
+MIB = 1 << 20
+STACK_SIZE = 8 * MIB  # as usual
 
 numbers = itertools.count()
 
@@ -46,7 +48,9 @@ class Lookup:
 class Pool:
     """The threads of a process."""
 
-    def __init__(self):
+    def __init__(self, forks=0):
+        self.forks = forks  # that lie between the first process with a pool and this one
+        self.stack_size = own_stack_size(forks)
         self.condition = threading.Condition(threading.RLock())
         self.known = {}  # arguments: lookup, from its start to its end
         self.queue = {}  # domain: {arguments: lookup}, of those that have not begun
@@ -85,13 +89,21 @@ class Pool:
             return
         self.threads += 1
         try:
-            threading.Thread(target=self.work, name="linux_event resolver", daemon=True).start()
+            self.start_thread()
         except (RuntimeError, MemoryError) as error:  # too many threads, or the interpreter is at its end
             self.threads -= 1
             if self.threads == 0:
                 for lookup in [lookup for lookups in self.queue.values() for lookup in lookups.values()]:
                     self.finish(lookup, None, gaierror(EAI_AGAIN, f"no thread could be started to ask in: {error}"))
                 self.queue.clear()
+
+    def start_thread(self):
+        former = threading.stack_size(self.stack_size) if self.stack_size else 0
+        try:
+            threading.Thread(target=self.work, name="linux_event resolver", daemon=True).start()
+        finally:
+            if self.stack_size:
+                threading.stack_size(former)
 
     def work(self):
         """What a thread does."""
@@ -172,6 +184,21 @@ class Pool:
                     continue  # it has been closed meanwhile
 
 
+def own_stack_size(forks):
+    """The size of the stacks of a pool, in bytes; 0: as usual.
+
+    In a forked child glibc gives the stack of a thread of the parent to the next new thread that it is large enough for, with
+    the variables of that thread on it: one that was in the middle of getaddrinfo leaves its socket there, which the parent still
+    uses. Question and answer would get into the wrong hands. No stack of the parent is large enough for a larger one.
+    """
+    if forks == 0:
+        return 0
+    from resource import RLIM_INFINITY, RLIMIT_STACK, getrlimit
+
+    limit = getrlimit(RLIMIT_STACK)[0]
+    return max(STACK_SIZE, 0 if limit == RLIM_INFINITY else -(-limit // MIB) * MIB) + forks * MIB
+
+
 def deliver(operation, host, found, failure):
     """In the thread of the loop. Each who waited gets a list, or an exception, of his own."""
     if failure is None:
@@ -190,7 +217,7 @@ def ask(operation, question):
 def _after_fork_in_child():
     """The threads are those of the parent."""
     global pool
-    pool = Pool()
+    pool = Pool(pool.forks + 1)
 
 
 pool = Pool()

@@ -254,3 +254,15 @@ def test_a_signal_handler_may_ask_while_asking():
         return len(tolds)
 
     assert ask(body) > 0
+
+
+def test_a_forked_child_has_larger_stacks_than_its_parents(monkeypatch):
+    import resource
+
+    from linux_event.net import dns_threads
+
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (16 << 20, resource.RLIM_INFINITY))
+    sizes = [dns_threads.own_stack_size(forks) for forks in range(5)]
+    assert sizes == [0, 17 << 20, 18 << 20, 19 << 20, 20 << 20]
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY,) * 2)
+    assert dns_threads.own_stack_size(1) == 9 << 20

@@ -381,7 +381,13 @@ def test_no_server_at_all(driver):
 
 
 def test_a_forked_child_asks_for_itself(driver):
+    """Again and again: the child must not go on with the socket of a lookup that is in the middle."""
+
     def body(loop, server):
+        for _ in range(scaled(20, 3)):
+            fork_and_ask(loop)
+
+    def fork_and_ask(loop):
         told = Told()
         operation = loop.resolve("slow.test", 80, told)
         loop.run_once(0.02)
