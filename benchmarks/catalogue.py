@@ -52,6 +52,8 @@ JOBS = {
         Job(workloads.ping_100k, 8_000, 1_600),
         Job(workloads.spawn_1, 400, 100),
         Job(workloads.spawn_16, 400, 100),
+        Job(workloads.resolve_numeric, 20_000, 4_000, pinned=False),
+        Job(workloads.resolve_local, 5_000, 1_000, pinned=False),
         Job(workloads.memory_per_timer, 100_000, 50_000, warm=False),
         Job(workloads.memory_per_watcher, 10_000, 10_000, warm=False),
         Job(workloads.import_time, 5, 2, warm=False),
@@ -174,6 +176,8 @@ ROWS = (
     Row("ping_100k", "recv + send there and back, 100 KiB", "ping_100k", unit="µs", scale=1e3),
     Row("spawn_1", "spawn + wait of true", "spawn_1", unit="µs", scale=1e3, target=BestPeerTarget(0.8)),
     Row("spawn_16", "spawn + wait of true, 16 at once", "spawn_16", unit="µs", scale=1e3, target=BestPeerTarget(0.8)),
+    Row("resolve_numeric", "address in numbers", "resolve_numeric", unit="µs", scale=1e3, target=BestPeerTarget(0.75)),
+    Row("resolve_local", "name of the hosts file", "resolve_local", unit="µs", scale=1e3),
     Row("memory_per_timer", "memory per idle timer", "memory_per_timer", "memory", "B", target=OwnTarget(200, "B")),
     Row(
         "memory_per_watcher", "memory per idle watcher", "memory_per_watcher", "memory", "B", target=OwnTarget(200, "B")

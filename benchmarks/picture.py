@@ -39,6 +39,8 @@ BARS = (
     "ping_100k",
     "spawn_1",
     "spawn_16",
+    "resolve_numeric",
+    "resolve_local",
     "memory_per_timer",
     "memory_per_watcher",
     "import_time",

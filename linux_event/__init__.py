@@ -9,6 +9,7 @@
 See README.md for what it can do, and ``help(linux_event.Loop)`` for the reference.
 """
 
+from linux_event import net as net
 from linux_event import operations as operations
 from linux_event import raw as raw
 from linux_event.errors import DestroyedError, LoopClosedError, UringUnavailableError, WrongThreadError

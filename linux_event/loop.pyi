@@ -1,6 +1,6 @@
 from collections.abc import Callable, Iterable
 from os import stat_result
-from socket import socket
+from socket import AddressFamily, SocketKind, socket
 from subprocess import Popen
 from types import TracebackType
 from typing import Any, Literal, Self, SupportsIndex, TypeAlias, TypeVarTuple, overload
@@ -30,6 +30,8 @@ _Seconds: TypeAlias = float | SupportsIndex | None
 _Address: TypeAlias = tuple[Any, ...] | StrOrBytesPath
 _Accepted: TypeAlias = tuple[socket, Any]
 _From: TypeAlias = tuple[bytes, Any]
+_Port: TypeAlias = _Int | str | bytes | None
+_Addresses: TypeAlias = list[tuple[AddressFamily, SocketKind, int, str, tuple[Any, ...]]]
 _Message: TypeAlias = tuple[bytes, list[tuple[int, int, bytes]], int, Any]
 
 class Loop(Engine):
@@ -279,6 +281,14 @@ class Loop(Engine):
     def recvmsg(self, sock: FileDescriptorLike, size: _Int, ancsize: _Int = 0, callback: _Both[_Message] = None, *,
                 on_success: _Success[_Message] = None, on_error: _Failure = None,
                 timeout: _Seconds = None) -> Operation[_Message]: ...
+    @overload
+    def resolve(self, host: str | bytes | None, port: _Port = 0, callback: _Both[_Addresses] = None, *,
+                family: _Int = 0, type: _Int = 0, proto: _Int = 0, flags: _Int = 0, on_success: _Success[_Addresses] = None,
+                on_error: _Failure = None, timeout: _Seconds = None) -> Operation[_Addresses]: ...
+    @overload
+    def resolve(self, host: str | bytes | None, port: Callable[[_Addresses | None, Exception | None], object], *,
+                family: _Int = 0, type: _Int = 0, proto: _Int = 0, flags: _Int = 0,
+                timeout: _Seconds = None) -> Operation[_Addresses]: ...
     def shutdown(self, sock: FileDescriptorLike, how: _Int, callback: _Both[None] = None, *,
                  on_success: _Success[None] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[None]: ...
     # fmt: on

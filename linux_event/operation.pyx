@@ -383,7 +383,7 @@ cdef int conclude(Operation self) except -1:
             self.error = cancelled_error(self)
         elif result >= 0:
             self.outcome = self.kind.result(self)
-        else:
+        elif self.error is None:  # else the program has said how it failed, see promise.pyx
             self.error = failure(self, <int>-result)
     except BaseException as error:  # of the conversion: MemoryError
         self.error = error

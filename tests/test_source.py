@@ -48,7 +48,7 @@ LAYERS = (
     ),
     ("watchers",),
     ("operation",),
-    ("pool",),
+    ("pool", "promise"),
     ("chain", "slots", "transfer"),
     ("uring",),
     ("raw.request",),
@@ -66,6 +66,11 @@ LAYERS = (
     ("operations.read_file", "operations.write_file"),
     ("operations.copies",),
     ("operations",),
+    ("net.answers", "net.order"),
+    ("net.dns_cares", "net.dns_threads"),
+    ("net.resolver",),
+    ("net.resolve",),
+    ("net",),
     ("",),  # the package itself: names of the layers below
     ("demo_peers", "report"),
     ("demo",),
@@ -237,6 +242,7 @@ def test_python_modules_have_stubs_or_annotations():
             continue
         # Programs and what only the package itself uses are not for import.
         internal = {"__main__", "demo", "demo_peers", "diagnosis", "interrupts", "report"}
+        internal |= {"net.answers", "net.dns_cares", "net.dns_threads", "net.order", "net.resolver"}
         assert module_name(path) in internal, f"{relative(path)} has no stub"
 
 

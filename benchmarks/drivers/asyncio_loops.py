@@ -109,6 +109,17 @@ class AsyncioDriver(Driver):
 
         return self.loop.run_until_complete(all_of_them())
 
+    def resolve(self, host: str, count: int) -> int:
+        getaddrinfo = self.loop.getaddrinfo
+
+        async def one_after_the_other() -> int:
+            found = 0
+            for _ in range(count):
+                found += bool(await getaddrinfo(host, 80, type=socket.SOCK_STREAM))
+            return found
+
+        return self.loop.run_until_complete(one_after_the_other())
+
 
 class Asyncio(AsyncioDriver):
     """The loop of the standard library."""

@@ -85,3 +85,7 @@ class Driver:
     def spawn(self, command: Sequence[str], count: int, at_once: int) -> int:
         """Run a program `count` times, `at_once` at a time; return how many ended with status 0."""
         raise NotOffered("no child processes")
+
+    def resolve(self, host: str, count: int) -> int:
+        """Find the addresses of a host `count` times, one after the other; return how often there were some."""
+        raise NotOffered("no names")

@@ -4,6 +4,7 @@ The difference between a loop and this floor is what the loop adds; a floor
 near a target shows how much of it no loop could save.
 """
 
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle, repeat
@@ -71,6 +72,9 @@ class Floor(Driver):
             processes = [Popen(command) for _ in range(min(left, at_once))]
             succeeded += sum(process.wait() == 0 for process in processes)
         return succeeded
+
+    def resolve(self, host: str, count: int) -> int:
+        return sum(bool(socket.getaddrinfo(host, 80, type=socket.SOCK_STREAM)) for _ in range(count))
 
     def _run_queue(self) -> None:
         self._running = True

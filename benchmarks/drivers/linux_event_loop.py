@@ -171,3 +171,18 @@ class LinuxEvent(Driver):
             start()
         self.loop.run()
         return succeeded
+
+    def resolve(self, host: str, count: int) -> int:
+        found, left = 0, count
+        resolve, kind = self.loop.resolve, socket.SOCK_STREAM
+
+        def told(addresses: list[Any] | None, _error: Exception | None) -> None:
+            nonlocal found, left
+            found += bool(addresses)
+            left -= 1
+            if left:
+                resolve(host, 80, told, type=kind)
+
+        resolve(host, 80, told, type=kind)
+        self.loop.run()
+        return found

@@ -10,6 +10,7 @@ from .deferred import batched_calls, chained_calls
 from .descriptors import fds_10, fds_1000, fds_10000, pipe_ping
 from .files import read_big, read_small, write_big, write_small
 from .memory import memory_per_timer, memory_per_watcher
+from .names import resolve_local, resolve_numeric
 from .processes import spawn_1, spawn_16
 from .sockets import accept_close, ping_16k, ping_64, ping_100k
 from .startup import create_loop, import_time
@@ -36,6 +37,8 @@ __all__ = [
     "post_latency",
     "read_big",
     "read_small",
+    "resolve_local",
+    "resolve_numeric",
     "spawn_1",
     "spawn_16",
     "timer_fire",

@@ -258,6 +258,13 @@ def every_watcher(watcher: Watcher, timer: Timer) -> None:
 
 def whole_files(loop: Loop) -> None:
     assert_type(loop.read_file("/etc/hostname"), Operation[bytes])
+    family, kind, _, name, _ = loop.resolve("localhost", "http", type=1, timeout=5).result()[0]
+    assert_type(family, socket.AddressFamily)
+    assert_type(kind, socket.SocketKind)
+    assert_type(name, str)
+    loop.resolve("::1", lambda found, error: print(found and found[0][0], error))
+    loop.resolve(None, 80, callback=lambda found, error: print(found), family=2, flags=1)
+    loop.resolve(b"localhost", on_success=lambda found: print(len(found)), on_error=lambda error: print(error.args))
     assert_type(
         loop.read_file(b"/etc/hostname", lambda data, error: print(data and data.decode()), timeout=1), Operation[bytes]
     )

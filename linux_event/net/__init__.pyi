@@ -1,0 +1,3 @@
+from . import resolve as resolve
+
+__all__ = ["resolve"]

@@ -1,0 +1,1 @@
+# resolve.pxd: nothing of this is for other modules.
