@@ -22,6 +22,7 @@ from linux_event.watcher import Watcher
 from linux_event.watchers.child import Child
 from linux_event.watchers.idle import Idle
 from linux_event.watchers.io import IOWatcher
+from linux_event.watchers.path import PathWatcher
 from linux_event.watchers.signal import Signal
 from linux_event.watchers.timer import Periodic, Timer
 
@@ -35,6 +36,7 @@ __all__ = [
     "Loop",
     "LoopClosedError",
     "Operation",
+    "PathWatcher",
     "Periodic",
     "Ring",
     "Signal",

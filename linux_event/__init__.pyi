@@ -9,6 +9,7 @@ from .watcher import Watcher
 from .watchers.child import Child
 from .watchers.idle import Idle
 from .watchers.io import IOWatcher
+from .watchers.path import PathWatcher
 from .watchers.signal import Signal
 from .watchers.timer import Periodic, Timer
 
@@ -22,6 +23,7 @@ __all__ = [
     "Loop",
     "LoopClosedError",
     "Operation",
+    "PathWatcher",
     "Periodic",
     "Ring",
     "Signal",
