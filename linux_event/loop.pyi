@@ -19,8 +19,10 @@ from .watcher import Watcher
 from .watchers.child import Child
 from .watchers.idle import Idle
 from .watchers.io import IOWatcher
+from .watchers.path import PathWatcher
 from .watchers.signal import Signal
 from .watchers.timer import Periodic, Timer
+from .watchers.tree import PathEvent
 
 _Args = TypeVarTuple("_Args")
 _Int: TypeAlias = SupportsIndex
@@ -180,6 +182,14 @@ class Loop(Engine):
     @overload
     def child(self, pid: _Int | Popen[Any], *, data: Any = None, priority: int = 0, ref: bool = True,
               start: bool = True) -> Callable[[Callable[[Child, int, int | None], object]], Child]: ...
+    @overload
+    def watch(self, path: StrOrBytesPath, events: Iterable[str], callback: Callable[[PathWatcher, PathEvent], object], *,
+              recursive: bool = False, follow_symlinks: bool = False,
+              data: Any = None, priority: int = 0, ref: bool = True, start: bool = True) -> PathWatcher: ...
+    @overload
+    def watch(self, path: StrOrBytesPath, events: Iterable[str], *, recursive: bool = False, follow_symlinks: bool = False,
+              data: Any = None, priority: int = 0, ref: bool = True,
+              start: bool = True) -> Callable[[Callable[[PathWatcher, PathEvent], object]], PathWatcher]: ...
     @overload
     def close(self) -> None: ...
     @overload

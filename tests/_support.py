@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from linux_event import Child, Idle, IOWatcher, Loop, Periodic, Signal, Timer
+from linux_event import Child, Idle, IOWatcher, Loop, PathWatcher, Periodic, Signal, Timer
 
 # Instrumented builds are several times slower: they run with smaller counts.
 SCALE = float(os.environ.get("LE_TEST_SCALE", "1"))
@@ -21,12 +21,15 @@ BOUND = 60.0
 
 # The name of the factory of each kind of watcher, and its class.
 KINDS = {"io": IOWatcher, "timer": Timer, "periodic": Periodic, "signal": Signal, "idle": Idle, "child": Child}
+KINDS["watch"] = PathWatcher
 
 
 def kind_arguments(kind, pipe):
     """What a watcher of the kind takes between loop and callback, for one that is not called by itself."""
     if kind == "child":
         return (resting_child(),)
+    if kind == "watch":
+        return (__file__, "delete_self")
     return {"io": (pipe.r, "r"), "timer": (BOUND,), "periodic": (BOUND,), "signal": ("USR1",), "idle": ()}[kind]
 
 

@@ -48,6 +48,7 @@ def everything(pipe):
     loop.signal("USR1", print)
     loop.idle(print)
     loop.child(resting_child(), print)
+    loop.watch("/", "delete", print, recursive=False)
     loop.defer(print, object())
     loop.post(print, object())
     return loop

@@ -28,6 +28,7 @@ BODIES = {
     "signal": "loop.signal('USR2', ignore)",
     "idle": "loop.idle(ignore).stop()",
     "child": "loop.child(sleeper, ignore, priority=1); loop.child(ended, ignore).start(); loop.run_once(0)",
+    "watch": "loop.watch('/proc/self', 'all', ignore, recursive=False); loop.run_once(0)",
     "class": "Timer(loop, 3600, ignore)",
     "decorator": "loop.timer(3600)(ignore)",
     "defer": "loop.defer(ignore, 1, 2)",
@@ -324,6 +325,7 @@ def watchers_of_each_kind(loop, pipe, **arguments):
         loop.signal("USR1", ignore, **arguments),
         loop.idle(ignore, **arguments),
         loop.child(resting_child(), ignore, **arguments),
+        loop.watch(__file__, "delete_self", ignore, **arguments),
     ]
 
 

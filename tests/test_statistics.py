@@ -98,21 +98,22 @@ def test_watchers_active_and_not(loop, pipe):
         loop.idle(print),
         loop.signal("USR1", print),
         loop.child(resting_child(), print),
+        loop.watch(__file__, "delete_self", print),
     ]
-    assert loop.statistics().watchers == 6
-    assert loop.statistics().active_watchers == 6
+    assert loop.statistics().watchers == 7
+    assert loop.statistics().active_watchers == 7
     assert loop.statistics().timers == 2
     made[0].ref = False
     made[3].ref = False
-    assert loop.statistics().active_watchers == 6
+    assert loop.statistics().active_watchers == 7
     for count, watcher in enumerate(made, start=1):
         watcher.stop()
-        assert loop.statistics().active_watchers == 6 - count
-        assert loop.statistics().watchers == 6
+        assert loop.statistics().active_watchers == 7 - count
+        assert loop.statistics().watchers == 7
     assert loop.statistics().timers == 0
     for count, watcher in enumerate(made, start=1):
         watcher.destroy()
-        assert loop.statistics().watchers == 6 - count
+        assert loop.statistics().watchers == 7 - count
 
 
 def test_a_stopped_watcher_has_no_request_left(loop):

@@ -5,7 +5,8 @@ it. Records that were made up to the end of the reading may speak of the same: t
 until the stream of records has come to that place, and nothing is told twice.
 """
 
-from libc.errno cimport EACCES, ELOOP, ENOENT, ENOSPC, ENOTDIR
+cimport cython
+from libc.errno cimport ELOOP, ENOENT, ENOSPC, ENOTDIR
 from libc.stdint cimport uint32_t, uint64_t
 from linux_event.core cimport LE_LANE_COMPLETIONS, le_watcher_collect
 from linux_event.watchers.inotify cimport (
@@ -68,6 +69,7 @@ cdef frozenset names_of(uint32_t mask):
     return names
 
 
+@cython.final
 cdef class PathEvent:
     """What has happened to a path: ``path``, ``names``, ``cookie``. Made by ``PathWatcher``."""
 

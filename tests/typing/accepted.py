@@ -1,5 +1,6 @@
 """Programs that the stubs must accept, and the types that they must find in them. Checked, never run."""
 
+import pathlib
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from linux_event import (
     Loop,
     LoopClosedError,
     Operation,
+    PathWatcher,
     Periodic,
     Signal,
     Statistics,
@@ -25,6 +27,7 @@ from linux_event import (
     WrongThreadError,
 )
 from linux_event.views import LiveView
+from linux_event.watchers.tree import PathEvent
 
 
 class Object:
@@ -204,6 +207,18 @@ def children(loop: Loop, process: subprocess.Popen[bytes]) -> None:
     def ended(watcher: Child, pid: int, returncode: int | None) -> None: ...
 
     assert_type(ended, Child)
+
+
+def paths(loop: Loop, path: pathlib.Path) -> None:
+    assert_type(PathWatcher(loop, b"/", "all", on_anything, recursive=True), PathWatcher)
+    assert_type(loop.watch(path, {"create", "delete"}, on_anything, start=False).events, frozenset[str])
+
+    @loop.watch("/tmp", ("modify",), recursive=True)
+    def changed(watcher: PathWatcher, event: PathEvent) -> None:
+        assert_type(event.names, frozenset[str])
+        assert_type(event.cookie, int)
+
+    assert_type(changed, PathWatcher)
 
 
 def every_watcher(watcher: Watcher, timer: Timer) -> None:

@@ -84,6 +84,12 @@ def children(loop: Loop) -> None:
     loop.child(1, print).pid = 2  # type: ignore[misc]
 
 
+def paths(loop: Loop) -> None:
+    loop.watch(1, "all", print)  # type: ignore[call-overload]
+    loop.watch("/", "all", on_io)  # type: ignore[arg-type]
+    loop.watch("/", "all", print).path = "/tmp"  # type: ignore[misc]
+
+
 def every_watcher(loop: Loop, watcher: Watcher) -> None:
     watcher.id = 3  # type: ignore[misc]
     watcher.loop = loop  # type: ignore[misc]
