@@ -21,12 +21,15 @@ cdef class PathNode(Node):
     cdef object told  # the path for users, without a slash at its end
     cdef dict children  # of a directory: name -> PathNode of those that are watched
     cdef set known  # names that the user has heard of, for records before `known_until`
+    cdef set owed  # names of directories to look at again when the node has got its new path
     cdef uint64_t known_until
+    cdef PathNode exchanged  # has been here until it changed places with another one, and is about to get its own
     cdef uint32_t cookie  # of a rename whose other half is not known yet, or 0
     cdef uint8_t role
     cdef bint is_folder
     cdef bint is_link  # a symbolic link to a directory
     cdef bint is_unmounted
+    cdef bint is_unread  # could not be read, because its path is another one by now
     cdef uint8_t doubts  # of a root: it may be gone
 
 cdef class PathTree(Tree):
@@ -40,6 +43,7 @@ cdef class PathTree(Tree):
     cdef PathNode guard
     cdef dict floating  # cookie -> PathNode
     cdef list fresh  # nodes that are to hear of opening and reading, too, when all is explored
+    cdef uint32_t hushed  # left out of the masks of directories for a while
     cdef list windows  # nodes with `known`
     cdef object queue  # of PathEvent and OSError
 

@@ -7,7 +7,7 @@ until the stream of records has come to that place, and nothing is told twice.
 
 cimport cython
 from libc.errno cimport ELOOP, ENOENT, ENOSPC, ENOTDIR
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 from linux_event.core cimport LE_LANE_COMPLETIONS, le_watcher_collect
 from linux_event.watchers.inotify cimport (
     InotifyHub, Mark, Node, Tree, hub_end, hub_join, hub_leave, hub_settle_later, unwatch, watch, watch_again,
@@ -232,6 +232,9 @@ cdef int drop(PathTree self, PathNode top) except -1:
     while stack:
         node = stack.pop()
         stack.extend(node.children.values())
+        if node.exchanged is not None:
+            stack.append(node.exchanged)
+            node.exchanged = None
         if node.wd >= 0:
             unwatch(self.hub, node)
         if node.cookie and self.floating.get(node.cookie) is node:
@@ -269,83 +272,117 @@ cdef uint32_t mask_for(PathTree self, bint is_folder, bint is_quiet):
     return mask & ~OWN_DOING if is_quiet else mask
 
 
+cdef bint is_in_place(PathTree self, PathNode node) except -1:
+    """Whether the path of a node leads to it: a directory above may have been renamed, and the record is still to come."""
+    return watch_again(self.hub, node, self.hushed)
+
+
 cdef PathNode enter(PathTree self, PathNode parent, bytes name):
     """Watch a directory. Returns its node if that is new, to be explored; None if it is not, or cannot be watched."""
     cdef PathNode node = new_node(self, NODE_BRANCH, join(parent.full, name), name, None)
     cdef PathNode old = parent.children.get(name), other
-    cdef Mark mark
     cdef int error
     node.told = path_of(parent, name)
     error = watch(self.hub, node, mask_for(self, True, True) | IN_ONLYDIR | (0 if self.follows else IN_DONT_FOLLOW))
+    if error == 0 and old is not None and old.wd == node.wd:
+        unwatch(self.hub, node)
+        return None
+    if not is_in_place(self, parent):
+        unwatch(self.hub, node)  # whatever this is
+        if parent.owed is None:
+            parent.owed = set()
+        parent.owed.add(name)
+        return None
     if error:
-        drop(self, old)
         # Most often it has gone, or has become another one, of which records will come.
         if error not in (-ENOENT, -ENOTDIR, -ELOOP):
             if error == -ENOSPC and self not in self.hub.trees:
                 raise explained(-error, node.told)  # at the start
             self.tell_error(explained(-error, node.told))
         return None
-    if old is not None and old.wd == node.wd:
-        unwatch(self.hub, node)
-        return None
     node.is_folder = True
     node.is_link = self.follows and os.path.islink(node.full)
-    drop(self, old)
-    mark = self.hub.marks[node.wd]
-    for member in list(mark.members):
+    for member in list((<Mark>self.hub.marks[node.wd]).members):
         other = <PathNode>member
         if other is node or other.tree is not self or other.role == NODE_GUARD:
             continue
         if node.is_link:
             unwatch(self.hub, node)  # it leads to where the tree has been
             return None
-        if other.role == NODE_BRANCH and not is_same_place(other, node):
+        if other.role == NODE_BRANCH and not is_mounted_twice(self, other, node):
             drop(self, other)  # it has been renamed, and the record is still to come
+    drop(self, parent.children.get(name))
     node.parent = parent
     parent.children[name] = node
     return node
 
 
-cdef bint is_same_place(PathNode node, PathNode other):
-    """Whether two paths lead to one directory, as they do where it is mounted twice."""
+cdef bint is_mounted_twice(PathTree self, PathNode node, PathNode other) except -1:
+    """Whether two nodes of one inode are at different places indeed, as with a directory that is mounted twice."""
     try:
-        return os.path.samestat(os.stat(node.full), os.stat(other.full))
+        if node.full == other.full or not os.path.samestat(os.stat(node.full), os.stat(other.full)):
+            return False
     except OSError:
         return False
+    return node.parent is not None and is_in_place(self, node.parent)
+
+
+cdef int look_again(PathTree self, PathNode parent, bytes name) except -1:
+    """A directory should be at this place. If it is another one than it was taken for, the user is told so."""
+    cdef PathNode old = parent.children.get(name), node
+    node = enter(self, parent, name)
+    if node is None:
+        return 0
+    if old is not None:
+        tell(self, node.told, IN_DELETE | IN_ISDIR, 0)
+        tell(self, node.told, IN_CREATE | IN_ISDIR, 0)
+    explore(self, node, True)
+    return 0
+
+
+cdef int pay(PathTree self, PathNode top) except -1:
+    """A directory has got its new path: do what could not be done there and below without it."""
+    cdef PathNode node
+    cdef list stack = [top]
+    while stack and self.head != NULL:
+        node = stack.pop()
+        stack.extend(node.children.values())
+        if node.is_unread:
+            explore(self, node, True)
+        owed, node.owed = node.owed, None
+        for name in owed or ():
+            look_again(self, node, name)
+    return 0
 
 
 cdef int explore(PathTree self, PathNode top, bint is_told) except -1:
     """Read a directory that is watched, and watch and read all below it. is_told: what is found has just been created."""
     cdef InotifyHub hub = self.hub
     cdef PathNode node, child
-    cdef list stack = [top]
+    cdef list stack = [top], found
     cdef bytes name
-    cdef bint is_folder, is_real
+    cdef bint is_real, is_folder
     cdef uint64_t end
     self.fresh.append(top)
     while stack and self.head != NULL:
         node = stack.pop()
-        if is_told:
+        found = read_folder(self, node)
+        if is_told and node.known is None:
             node.known = set()
-        try:
-            with os.scandir(node.full) as entries:
-                for entry in entries:
-                    name = entry.name
-                    is_real = is_folder_entry(entry, False)
-                    is_folder = is_real or (self.follows and is_folder_entry(entry, True))
-                    if is_told:
-                        node.known.add(name)
-                        tell(self, path_of(node, name), IN_CREATE | (IN_ISDIR if is_real else 0), 0)
-                    if is_folder and self.is_recursive:
-                        child = enter(self, node, name)
-                        if child is not None:
-                            self.fresh.append(child)
-                            stack.append(child)
-        except OSError as error:
-            if error.errno == ENOSPC:
-                raise
-            if error.errno not in (ENOENT, ENOTDIR):
-                self.tell_error(explained(error.errno, node.told))
+        node.is_unread = found is None
+        if node.is_unread:
+            # Until then all records of it are told, and kept in mind.
+            node.known_until = UINT64_MAX
+            continue
+        for name, is_real, is_folder in found:
+            if is_told and name not in node.known:
+                node.known.add(name)
+                tell(self, path_of(node, name), IN_CREATE | (IN_ISDIR if is_real else 0), 0)
+            if is_folder and self.is_recursive:
+                child = enter(self, node, name)
+                if child is not None:
+                    self.fresh.append(child)
+                    stack.append(child)
         if is_told or self.mask & OWN_DOING:
             end = hub_end(hub)
             if is_told:
@@ -356,6 +393,22 @@ cdef int explore(PathTree self, PathNode top, bint is_told) except -1:
     if stack:
         drop(self, top)
     return 0
+
+
+cdef list read_folder(PathTree self, PathNode node):
+    """The entries of a directory: name, whether it is a directory, whether it is one to be entered. None: it is not there."""
+    cdef list found = []
+    cdef bint is_real
+    try:
+        with os.scandir(node.full) as entries:
+            for entry in entries:
+                is_real = is_folder_entry(entry, False)
+                found.append((entry.name, is_real, is_real or (self.follows and is_folder_entry(entry, True))))
+    except OSError as error:
+        found = []
+        if error.errno not in (ENOENT, ENOTDIR):
+            self.tell_error(explained(error.errno, node.told))
+    return found if is_in_place(self, node) else None
 
 
 cdef bint is_folder_entry(object entry, bint follows):
@@ -396,35 +449,32 @@ cdef int read_again(PathTree self) except -1:
     cdef PathNode node, child
     cdef list stack = [self.root], nodes = []
     cdef bytes name
+    self.hushed = OWN_DOING
     while stack:
         node = stack.pop()
         nodes.append(node)
-        watch_again(self.hub, node, OWN_DOING)
+        is_in_place(self, node)
         stack.extend(node.children.values())
     stack = [self.root]
     while stack and self.head != NULL:
         node = stack.pop()
-        found = set()
-        try:
-            with os.scandir(node.full) as entries:
-                for entry in entries:
-                    if is_folder_entry(entry, self.follows):
-                        found.add(entry.name)
-        except OSError as error:
-            if error.errno not in (ENOENT, ENOTDIR):
-                self.tell_error(explained(error.errno, node.told))
+        found = read_folder(self, node)
+        if found is None:
+            continue
+        folders = {entry[0] for entry in found if entry[2]}
         for name in list(node.children):
-            if name not in found:
+            if name not in folders:
                 drop(self, node.children.get(name))
-        for name in found:
+        for name in folders:
             child = enter(self, node, name)
             if child is not None:
                 tell(self, child.told, IN_CREATE | (0 if child.is_link else IN_ISDIR), 0)
                 explore(self, child, True)
             elif name in node.children:
                 stack.append(node.children[name])
+    self.hushed = 0
     for node in nodes:
-        watch_again(self.hub, node, 0)
+        is_in_place(self, node)
     hear_all(self)
     return 0
 
@@ -450,6 +500,13 @@ cdef int take_entry(PathTree self, PathNode node, uint32_t mask, uint32_t cookie
         return 0
     child = node.children.get(name)
     if mask & (IN_DELETE | IN_MOVED_FROM):
+        if node.exchanged is not None and node.exchanged.name == name:
+            child, node.exchanged = node.exchanged, None
+            if mask & IN_MOVED_FROM and child.tree is self:
+                child.cookie = cookie
+                self.floating[cookie] = child
+                return 0
+            child = node.children.get(name)
         if child is None:
             return 0
         if mask & IN_DELETE or child.is_link:
@@ -463,15 +520,33 @@ cdef int take_entry(PathTree self, PathNode node, uint32_t mask, uint32_t cookie
         drop(self, child)  # a directory whose end is still to be heard of
         return 0
     if mask & IN_MOVED_TO and cookie in self.floating:
-        drop(self, child)
-        child = self.floating.pop(cookie)
-        child.cookie = 0
-        move(child, node, name)
+        take_place(self, self.floating.pop(cookie), node, name)
+        hear_all(self)
         return 0
     child = enter(self, node, name)
     if child is not None:
         explore(self, child, True)
         hear_all(self)
+    return 0
+
+
+cdef int take_place(PathTree self, PathNode child, PathNode parent, bytes name) except -1:
+    """A directory of the tree has got another place in it."""
+    cdef PathNode old = parent.children.get(name)
+    child.cookie = 0
+    if old is not None and old is not child:
+        # Two that exchange their places: what was here goes to where the other has been, and the records come next.
+        place, old.full = old.full, child.full
+        is_exchanged = is_in_place(self, old)
+        old.full = place
+        if is_exchanged:
+            parent.exchanged = old
+            del parent.children[name]
+        else:
+            drop(self, old)
+    move(child, parent, name)
+    look_again(self, parent, name)
+    pay(self, child)
     return 0
 
 
