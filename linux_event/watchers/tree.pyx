@@ -509,7 +509,7 @@ cdef int take_entry(PathTree self, PathNode node, uint32_t mask, uint32_t cookie
             child = node.children.get(name)
         if child is None:
             return 0
-        if mask & IN_DELETE or child.is_link:
+        if mask & IN_DELETE or child.is_link or not is_told:
             drop(self, child)
         else:
             del node.children[name]
@@ -519,7 +519,9 @@ cdef int take_entry(PathTree self, PathNode node, uint32_t mask, uint32_t cookie
     if not mask & IN_ISDIR and not self.follows:
         drop(self, child)  # a directory whose end is still to be heard of
         return 0
-    if mask & IN_MOVED_TO and cookie in self.floating:
+    if not is_told and mask & IN_MOVED_TO:
+        drop(self, self.floating.get(cookie))  # what has been read is newer
+    elif mask & IN_MOVED_TO and cookie in self.floating:
         take_place(self, self.floating.pop(cookie), node, name)
         hear_all(self)
         return 0
