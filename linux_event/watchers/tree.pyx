@@ -484,7 +484,7 @@ cdef int read_again(PathTree self) except -1:
 cdef int take_entry(PathTree self, PathNode node, uint32_t mask, uint32_t cookie, bytes name, uint64_t position) except -1:
     """Something has happened to an entry of a watched directory."""
     cdef bint is_told = True
-    cdef PathNode child
+    cdef PathNode child, fresh
     if node.known is not None:
         if position >= node.known_until:
             node.known = None
@@ -525,9 +525,16 @@ cdef int take_entry(PathTree self, PathNode node, uint32_t mask, uint32_t cookie
         take_place(self, self.floating.pop(cookie), node, name)
         hear_all(self)
         return 0
-    child = enter(self, node, name)
-    if child is not None:
-        explore(self, child, True)
+    fresh = enter(self, node, name)
+    if fresh is None and is_told and mask & IN_MOVED_TO and child is not None and node.children.get(name) is child:
+        # It was found here before its time, and records of it that are older have been passed over.
+        if is_in_place(self, child):
+            drop(self, child)
+            fresh = enter(self, node, name)
+            tell(self, child.told, IN_DELETE | IN_ISDIR, 0)
+            tell(self, child.told, IN_CREATE | IN_ISDIR, 0)
+    if fresh is not None:
+        explore(self, fresh, True)
         hear_all(self)
     return 0
 
