@@ -17,12 +17,12 @@ from .uring import Ring
 from .views import LiveView
 from .watcher import Watcher
 from .watchers.child import Child
+from .watchers.happening import PathEvent
 from .watchers.idle import Idle
 from .watchers.io import IOWatcher
 from .watchers.path import PathWatcher
 from .watchers.signal import Signal
 from .watchers.timer import Periodic, Timer
-from .watchers.tree import PathEvent
 
 _Args = TypeVarTuple("_Args")
 _Int: TypeAlias = SupportsIndex

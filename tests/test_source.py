@@ -37,7 +37,7 @@ LAYERS = (
     ("embedding",),
     ("loop",),
     ("watcher",),
-    ("watchers.inotify",),
+    ("watchers.happening", "watchers.inotify"),
     ("watchers.tree",),
     ("watchers.child", "watchers.idle", "watchers.io", "watchers.path", "watchers.signal", "watchers.timer"),
     ("watchers",),

@@ -9,7 +9,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
 from libc.errno cimport EMFILE, errno
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from linux_event.core cimport (
     LE_LANE_COMPLETIONS, LE_NOT_IN_HEAP, LE_OP_ABI, LE_OP_EVERY_READ, LE_PRIORITY_MAX, LE_WATCHER_ABI, LE_WATCHER_ACTIVE,
     LE_WATCHER_OBJECT, le_loop, le_op_class, le_reader, le_reader_left, le_reader_on_cqe, le_reader_position, le_reader_prep,
@@ -135,8 +135,8 @@ cdef InotifyHub hub_of(Engine owner):
     hub = InotifyHub()
     hub.reader.op.fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC)
     if hub.reader.op.fd < 0 and errno == EMFILE:
-        raise OSError(EMFILE, "no inotify instance is left for this user (see the sysctl fs.inotify.max_user_instances), or no fd "
-                              "for this process (see RLIMIT_NOFILE)")
+        raise OSError(EMFILE, "no inotify instance is left for this user (see the sysctl fs.inotify.max_user_instances), or no "
+                              "fd for this process (see RLIMIT_NOFILE)")
     check_errno(hub.reader.op.fd)
     live_hubs.add(hub)
     hub.reader.buffer = <char *>PyMem_RawMalloc(BUFFER_SIZE)

@@ -4,7 +4,7 @@ from typing import Any, final
 
 from ..loop import Loop
 from ..watcher import Watcher
-from .tree import PathEvent
+from .happening import PathEvent
 
 @final
 class PathWatcher(Watcher):

@@ -8,8 +8,9 @@ from linux_event.core cimport (
 )
 from linux_event.loop cimport add_method
 from linux_event.watcher cimport Watcher, decorator, watcher_begin, watcher_leave, watcher_options
+from linux_event.watchers.happening cimport PathEvent, mask_of, names_of
 from linux_event.watchers.inotify cimport InotifyHub, hub_go_on, hub_of
-from linux_event.watchers.tree cimport PathEvent, PathTree, mask_of, names_of, tree_begin, tree_end, tree_new
+from linux_event.watchers.tree cimport PathTree, tree_begin, tree_end, tree_new
 
 import os
 
@@ -114,7 +115,8 @@ cdef object events_argument(object events):
         if not isinstance(name, str):
             raise TypeError(f"events must be names such as 'create', not {type(name).__name__} ({name!r})")
         if not mask_of(name):
-            raise ValueError(f"events has a name that is unknown: {name!r}; there are {', '.join(sorted(names_of(mask_of('all'))))} and all")
+            known = ', '.join(sorted(names_of(mask_of("all"))))
+            raise ValueError(f"events has a name that is unknown: {name!r}; there are {known}, and all")
         mask |= mask_of(name)
     if not mask:
         raise ValueError("events must have a name in it, such as 'create'")

@@ -1,4 +1,4 @@
-# tree.pxd: what a watcher of a path watches, and the events that it makes of records.
+# tree.pxd: what a watcher of a path watches.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from linux_event.core cimport le_watcher
@@ -8,11 +8,6 @@ cdef enum node_role:
     NODE_ROOT  # the path of the watcher
     NODE_BRANCH  # a directory below it
     NODE_GUARD  # a directory above it: the path is not there, and is waited for
-
-cdef class PathEvent:
-    cdef readonly object path
-    cdef readonly frozenset names
-    cdef readonly uint32_t cookie
 
 cdef class PathNode(Node):
     cdef PathTree tree
@@ -41,6 +36,7 @@ cdef class PathTree(Tree):
     cdef bint follows
     cdef PathNode root  # None: the path is not there
     cdef PathNode guard
+    cdef set unsure  # cookies of directories that have left a place where they were not known
     cdef dict floating  # cookie -> PathNode
     cdef list fresh  # nodes that are to hear of opening and reading, too, when all is explored
     cdef uint32_t hushed  # left out of the masks of directories for a while
@@ -51,5 +47,3 @@ cdef PathTree tree_new(InotifyHub hub, object given, bytes full, uint32_t mask, 
 # Watch everything. Raises OSError for the root, and where no watch is left.
 cdef int tree_begin(PathTree self) except -1
 cdef int tree_end(PathTree self) except -1
-cdef uint32_t mask_of(object name) except? 0
-cdef frozenset names_of(uint32_t mask)

@@ -5,10 +5,10 @@ it. Records that were made up to the end of the reading may speak of the same: t
 until the stream of records has come to that place, and nothing is told twice.
 """
 
-cimport cython
 from libc.errno cimport ELOOP, ENOENT, ENOSPC, ENOTDIR
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 from linux_event.core cimport LE_LANE_COMPLETIONS, le_watcher_collect
+from linux_event.watchers.happening cimport PathEvent, names_of
 from linux_event.watchers.inotify cimport (
     InotifyHub, Mark, Node, Tree, hub_end, hub_join, hub_leave, hub_settle_later, unwatch, watch, watch_again,
 )
@@ -19,9 +19,7 @@ from collections import deque
 cdef extern from "<sys/inotify.h>":
     enum:
         IN_ACCESS
-        IN_MODIFY
         IN_ATTRIB
-        IN_CLOSE_WRITE
         IN_CLOSE_NOWRITE
         IN_OPEN
         IN_MOVED_FROM
@@ -37,16 +35,6 @@ cdef extern from "<sys/inotify.h>":
         IN_ONLYDIR
         IN_DONT_FOLLOW
 
-cdef dict MASKS = {
-    "access": IN_ACCESS, "modify": IN_MODIFY, "attrib": IN_ATTRIB, "close_write": IN_CLOSE_WRITE,
-    "close_nowrite": IN_CLOSE_NOWRITE, "open": IN_OPEN, "moved_from": IN_MOVED_FROM, "moved_to": IN_MOVED_TO,
-    "create": IN_CREATE, "delete": IN_DELETE, "delete_self": IN_DELETE_SELF, "move_self": IN_MOVE_SELF,
-}
-cdef dict NAMES = {mask: name for name, mask in MASKS.items()}
-NAMES.update({IN_UNMOUNT: "unmount", IN_Q_OVERFLOW: "overflow", IN_IGNORED: "ignored", IN_ISDIR: "isdir"})
-MASKS["all"] = sum(MASKS.values())
-cdef dict NAMES_OF_MASK = {}
-
 cdef uint32_t SELF = IN_DELETE_SELF | IN_MOVE_SELF
 cdef uint32_t ENTRIES = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
 cdef uint32_t OWN_DOING = IN_ACCESS | IN_OPEN | IN_CLOSE_NOWRITE  # what reading a directory makes
@@ -55,30 +43,6 @@ cdef enum:
     DOUBT_LINKS = 1  # it may have lost its name
     DOUBT_PLACE = 2  # it has got another one
     SEEK_TRIES = 100
-
-
-cdef uint32_t mask_of(object name) except? 0:
-    return MASKS.get(name, 0)
-
-
-cdef frozenset names_of(uint32_t mask):
-    names = NAMES_OF_MASK.get(mask)
-    if names is None:
-        names = frozenset([name for bit, name in NAMES.items() if mask & <uint32_t>bit])
-        NAMES_OF_MASK[mask] = names
-    return names
-
-
-@cython.final
-cdef class PathEvent:
-    """What has happened to a path: ``path``, ``names``, ``cookie``. Made by ``PathWatcher``."""
-
-    def __init__(self):
-        raise TypeError("PathEvent cannot be created: a PathWatcher hands them out")
-
-    def __repr__(self):
-        cookie = f" cookie={self.cookie}" if self.cookie else ""
-        return f"<PathEvent {'|'.join(sorted(self.names))} {self.path!r}{cookie}>"
 
 
 cdef class PathNode(Node):
@@ -109,6 +73,7 @@ cdef class PathTree(Tree):
         for node in self.windows:
             node.known = None
         self.windows = []
+        self.unsure.clear()
         for node in list(self.floating.values()):
             drop(self, node)
         if self.root is None:
@@ -150,7 +115,7 @@ cdef PathTree tree_new(InotifyHub hub, object given, bytes full, uint32_t mask, 
     cdef PathTree self = PathTree.__new__(PathTree)
     self.hub = hub
     self.given, self.full, self.mask, self.is_recursive, self.follows = given, full, mask, is_recursive, follows
-    self.floating, self.fresh, self.windows, self.queue = {}, [], [], deque()
+    self.floating, self.fresh, self.windows, self.unsure, self.queue = {}, [], [], set(), deque()
     return self
 
 
@@ -287,6 +252,12 @@ cdef PathNode enter(PathTree self, PathNode parent, bytes name):
     if error == 0 and old is not None and old.wd == node.wd:
         unwatch(self.hub, node)
         return None
+    # Most often it has gone, or has become another one, of which records will come.
+    if error not in (0, -ENOENT, -ENOTDIR, -ELOOP):
+        if error == -ENOSPC and self not in self.hub.trees:
+            raise explained(-error, node.told)  # at the start
+        self.tell_error(explained(-error, node.told))
+        return None
     if not is_in_place(self, parent):
         unwatch(self.hub, node)  # whatever this is
         if parent.owed is None:
@@ -294,11 +265,6 @@ cdef PathNode enter(PathTree self, PathNode parent, bytes name):
         parent.owed.add(name)
         return None
     if error:
-        # Most often it has gone, or has become another one, of which records will come.
-        if error not in (-ENOENT, -ENOTDIR, -ELOOP):
-            if error == -ENOSPC and self not in self.hub.trees:
-                raise explained(-error, node.told)  # at the start
-            self.tell_error(explained(-error, node.told))
         return None
     node.is_folder = True
     node.is_link = self.follows and os.path.islink(node.full)
@@ -329,13 +295,11 @@ cdef bint is_mounted_twice(PathTree self, PathNode node, PathNode other) except 
 
 cdef int look_again(PathTree self, PathNode parent, bytes name) except -1:
     """A directory should be at this place. If it is another one than it was taken for, the user is told so."""
-    cdef PathNode old = parent.children.get(name), node
-    node = enter(self, parent, name)
+    cdef PathNode node = enter(self, parent, name)
     if node is None:
         return 0
-    if old is not None:
-        tell(self, node.told, IN_DELETE | IN_ISDIR, 0)
-        tell(self, node.told, IN_CREATE | IN_ISDIR, 0)
+    tell(self, node.told, IN_DELETE | IN_ISDIR, 0)
+    tell(self, node.told, IN_CREATE | IN_ISDIR, 0)
     explore(self, node, True)
     return 0
 
@@ -483,7 +447,7 @@ cdef int read_again(PathTree self) except -1:
 
 cdef int take_entry(PathTree self, PathNode node, uint32_t mask, uint32_t cookie, bytes name, uint64_t position) except -1:
     """Something has happened to an entry of a watched directory."""
-    cdef bint is_told = True
+    cdef bint is_told = True, is_unsure
     cdef PathNode child, fresh
     if node.known is not None:
         if position >= node.known_until:
@@ -508,6 +472,8 @@ cdef int take_entry(PathTree self, PathNode node, uint32_t mask, uint32_t cookie
                 return 0
             child = node.children.get(name)
         if child is None:
+            if is_told and mask & IN_MOVED_FROM and mask & IN_ISDIR:
+                self.unsure.add(cookie)
             return 0
         if mask & IN_DELETE or child.is_link or not is_told:
             drop(self, child)
@@ -525,15 +491,19 @@ cdef int take_entry(PathTree self, PathNode node, uint32_t mask, uint32_t cookie
         take_place(self, self.floating.pop(cookie), node, name)
         hear_all(self)
         return 0
+    is_unsure = is_told and mask & IN_MOVED_TO and cookie in self.unsure
+    self.unsure.discard(cookie)
     fresh = enter(self, node, name)
     if fresh is None and is_told and mask & IN_MOVED_TO and child is not None and node.children.get(name) is child:
         # It was found here before its time, and records of it that are older have been passed over.
         if is_in_place(self, child):
             drop(self, child)
             fresh = enter(self, node, name)
-            tell(self, child.told, IN_DELETE | IN_ISDIR, 0)
-            tell(self, child.told, IN_CREATE | IN_ISDIR, 0)
+            is_unsure = True
     if fresh is not None:
+        if is_unsure:
+            tell(self, fresh.told, IN_DELETE | IN_ISDIR, 0)
+            tell(self, fresh.told, IN_CREATE | IN_ISDIR, 0)
         explore(self, fresh, True)
         hear_all(self)
     return 0
@@ -630,10 +600,10 @@ cdef int lose(PathTree self) except -1:
 
 cdef int seek(PathTree self) except -1:
     """Watch the path if it is there, else the nearest directory above it for what leads there."""
-    cdef int error, tries
+    cdef int error
     cdef bytes above, below
     cdef PathNode guard
-    for tries in range(SEEK_TRIES):
+    for _tries in range(SEEK_TRIES):
         guard, self.guard = self.guard, None
         drop(self, guard)
         if self.head == NULL:

@@ -27,7 +27,7 @@ from linux_event import (
     WrongThreadError,
 )
 from linux_event.views import LiveView
-from linux_event.watchers.tree import PathEvent
+from linux_event.watchers.happening import PathEvent
 
 
 class Object:

@@ -1,0 +1,10 @@
+from typing import Any, final
+
+@final
+class PathEvent:
+    @property
+    def path(self) -> Any: ...  # str or bytes, as the path was given
+    @property
+    def names(self) -> frozenset[str]: ...
+    @property
+    def cookie(self) -> int: ...
