@@ -2,6 +2,7 @@ from typing import Any, final
 
 @final
 class PathEvent:
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
     @property
     def path(self) -> Any: ...  # str or bytes, as the path was given
     @property

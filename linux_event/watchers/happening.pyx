@@ -1,26 +1,10 @@
 """What is told of a path, and the names that the events of inotify(7) have here."""
 
 cimport cython
+from libc.errno cimport ENOSPC
 from libc.stdint cimport uint32_t
 
-cdef extern from "<sys/inotify.h>":
-    enum:
-        IN_ACCESS
-        IN_MODIFY
-        IN_ATTRIB
-        IN_CLOSE_WRITE
-        IN_CLOSE_NOWRITE
-        IN_OPEN
-        IN_MOVED_FROM
-        IN_MOVED_TO
-        IN_CREATE
-        IN_DELETE
-        IN_DELETE_SELF
-        IN_MOVE_SELF
-        IN_UNMOUNT
-        IN_Q_OVERFLOW
-        IN_IGNORED
-        IN_ISDIR
+import os
 
 cdef dict MASKS = {
     "access": IN_ACCESS, "modify": IN_MODIFY, "attrib": IN_ATTRIB, "close_write": IN_CLOSE_WRITE,
@@ -49,9 +33,28 @@ cdef frozenset names_of(uint32_t mask):
 cdef class PathEvent:
     """What has happened to a path: ``path``, ``names``, ``cookie``. Made by ``PathWatcher``."""
 
-    def __init__(self):
+    def __init__(self, *args, **kwargs):
         raise TypeError("PathEvent cannot be created: a PathWatcher hands them out")
 
     def __repr__(self):
         cookie = f" cookie={self.cookie}" if self.cookie else ""
         return f"<PathEvent {'|'.join(sorted(self.names))} {self.path!r}{cookie}>"
+
+
+cdef object explained(int error, object path):
+    """The OSError, which says more where the kernel's words would mislead."""
+    text = os.strerror(error)
+    if error == ENOSPC:
+        text = "no inotify watch is left for this user (see the sysctl fs.inotify.max_user_watches)"
+    return OSError(error, text, path)
+
+
+cdef bytes join(bytes folder, bytes name):
+    return folder + name if folder.endswith(b"/") else folder + b"/" + name
+
+
+cdef bint is_folder_entry(object entry, bint follows):
+    try:
+        return entry.is_dir(follow_symlinks=follows)
+    except OSError:
+        return False

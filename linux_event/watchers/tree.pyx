@@ -8,32 +8,17 @@ until the stream of records has come to that place, and nothing is told twice.
 from libc.errno cimport ELOOP, ENOENT, ENOSPC, ENOTDIR
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 from linux_event.core cimport LE_LANE_COMPLETIONS, le_watcher_collect
-from linux_event.watchers.happening cimport PathEvent, names_of
+from linux_event.watchers.happening cimport (
+    IN_ACCESS, IN_ATTRIB, IN_CLOSE_NOWRITE, IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_DONT_FOLLOW, IN_IGNORED, IN_ISDIR,
+    IN_MOVE_SELF, IN_MOVED_FROM, IN_MOVED_TO, IN_ONLYDIR, IN_OPEN, IN_Q_OVERFLOW, IN_UNMOUNT, PathEvent, explained,
+    is_folder_entry, join, names_of,
+)
 from linux_event.watchers.inotify cimport (
     InotifyHub, Mark, Node, Tree, hub_end, hub_join, hub_leave, hub_settle_later, unwatch, watch, watch_again,
 )
 
 import os
 from collections import deque
-
-cdef extern from "<sys/inotify.h>":
-    enum:
-        IN_ACCESS
-        IN_ATTRIB
-        IN_CLOSE_NOWRITE
-        IN_OPEN
-        IN_MOVED_FROM
-        IN_MOVED_TO
-        IN_CREATE
-        IN_DELETE
-        IN_DELETE_SELF
-        IN_MOVE_SELF
-        IN_UNMOUNT
-        IN_Q_OVERFLOW
-        IN_IGNORED
-        IN_ISDIR
-        IN_ONLYDIR
-        IN_DONT_FOLLOW
 
 cdef uint32_t SELF = IN_DELETE_SELF | IN_MOVE_SELF
 cdef uint32_t ENTRIES = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
@@ -144,14 +129,6 @@ cdef int tree_end(PathTree self) except -1:
     return 0
 
 
-cdef object explained(int error, object path):
-    """The OSError, which says more where the kernel's words would mislead."""
-    text = os.strerror(error)
-    if error == ENOSPC:
-        text = "no inotify watch is left for this user (see the sysctl fs.inotify.max_user_watches)"
-    return OSError(error, text, path)
-
-
 cdef object path_of(PathNode node, bytes name):
     """The path for users of an entry of a directory."""
     if isinstance(node.told, str):
@@ -221,10 +198,6 @@ cdef int move(PathNode top, PathNode parent, bytes name) except -1:
         node.told = path_of(node.parent, node.name)
         stack.extend(node.children.values())
     return 0
-
-
-cdef bytes join(bytes folder, bytes name):
-    return folder + name if folder.endswith(b"/") else folder + b"/" + name
 
 
 cdef uint32_t mask_for(PathTree self, bint is_folder, bint is_quiet):
@@ -373,13 +346,6 @@ cdef list read_folder(PathTree self, PathNode node):
         if error.errno not in (ENOENT, ENOTDIR):
             self.tell_error(explained(error.errno, node.told))
     return found if is_in_place(self, node) else None
-
-
-cdef bint is_folder_entry(object entry, bint follows):
-    try:
-        return entry.is_dir(follow_symlinks=follows)
-    except OSError:
-        return False
 
 
 cdef int be_quiet(InotifyHub hub, PathNode node, uint64_t end) except -1:
@@ -600,10 +566,11 @@ cdef int lose(PathTree self) except -1:
 
 cdef int seek(PathTree self) except -1:
     """Watch the path if it is there, else the nearest directory above it for what leads there."""
-    cdef int error
+    cdef int error, error_of_root, tries = SEEK_TRIES
     cdef bytes above, below
     cdef PathNode guard
-    for _tries in range(SEEK_TRIES):
+    while tries:
+        tries -= 1
         guard, self.guard = self.guard, None
         drop(self, guard)
         if self.head == NULL:
