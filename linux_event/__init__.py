@@ -24,6 +24,7 @@ from linux_event.watchers.child import Child
 from linux_event.watchers.idle import Idle
 from linux_event.watchers.io import IOWatcher
 from linux_event.watchers.mount import MountWatcher
+from linux_event.watchers.path import PathWatcher
 from linux_event.watchers.signal import Signal
 from linux_event.watchers.timer import Periodic, Timer
 from linux_event.watchers.wakeup import Wakeup
@@ -39,6 +40,7 @@ __all__ = [
     "LoopClosedError",
     "MountWatcher",
     "Operation",
+    "PathWatcher",
     "Periodic",
     "Ring",
     "Signal",

@@ -10,6 +10,7 @@ from .watchers.child import Child
 from .watchers.idle import Idle
 from .watchers.io import IOWatcher
 from .watchers.mount import MountWatcher
+from .watchers.path import PathWatcher
 from .watchers.signal import Signal
 from .watchers.timer import Periodic, Timer
 from .watchers.wakeup import Wakeup
@@ -25,6 +26,7 @@ __all__ = [
     "LoopClosedError",
     "MountWatcher",
     "Operation",
+    "PathWatcher",
     "Periodic",
     "Ring",
     "Signal",

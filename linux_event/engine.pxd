@@ -6,6 +6,7 @@ from linux_event.requests cimport Requests
 cdef class Engine(Requests):
     cdef object error_handler
     cdef object signal_hub  # of watchers.signal, while such watchers are active
+    cdef object inotify_hub  # of watchers.inotify, while watchers of paths are active
     cdef dict registered    # what the kernel works with beyond requests, such as buffers: let go when the ring is closed
     cdef object ring_ref    # of uring.pyx: a weak reference to the Ring of this loop
     cdef object small_pool  # of operations.many, once they are needed

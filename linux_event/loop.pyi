@@ -17,9 +17,11 @@ from .uring import Ring
 from .views import LiveView
 from .watcher import Watcher
 from .watchers.child import Child
+from .watchers.happening import PathEvent
 from .watchers.idle import Idle
 from .watchers.io import IOWatcher
 from .watchers.mount import MountEvent, MountWatcher
+from .watchers.path import PathWatcher
 from .watchers.signal import Signal
 from .watchers.timer import Periodic, Timer
 from .watchers.wakeup import Wakeup
@@ -198,6 +200,14 @@ class Loop(Engine):
     def fswatch(self, path: StrOrBytesPath, events: Iterable[str], *,
                 own: bool = True, data: Any = None, priority: int = 0, ref: bool = True, start: bool = True,
                 ) -> Callable[[Callable[[MountWatcher, MountEvent], object]], MountWatcher]: ...
+    @overload
+    def watch(self, path: StrOrBytesPath, events: Iterable[str], callback: Callable[[PathWatcher, PathEvent], object], *,
+              recursive: bool = False, follow_symlinks: bool = False,
+              data: Any = None, priority: int = 0, ref: bool = True, start: bool = True) -> PathWatcher: ...
+    @overload
+    def watch(self, path: StrOrBytesPath, events: Iterable[str], *, recursive: bool = False, follow_symlinks: bool = False,
+              data: Any = None, priority: int = 0, ref: bool = True,
+              start: bool = True) -> Callable[[Callable[[PathWatcher, PathEvent], object]], PathWatcher]: ...
     @overload
     def close(self) -> None: ...
     @overload

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from linux_event import Child, Idle, IOWatcher, Loop, MountWatcher, Periodic, Signal, Timer, Wakeup
+from linux_event import Child, Idle, IOWatcher, Loop, MountWatcher, PathWatcher, Periodic, Signal, Timer, Wakeup
 
 # Instrumented builds are several times slower: they run with smaller counts.
 SCALE = float(os.environ.get("LE_TEST_SCALE", "1"))
@@ -28,6 +28,7 @@ KINDS = {
     "idle": Idle,
     "wakeup": Wakeup,
     "child": Child,
+    "watch": PathWatcher,
 }
 
 
@@ -51,6 +52,8 @@ def kind_arguments(kind, pipe):
         return (resting_child(),)
     if kind == "fswatch":
         return ("/proc", ["open_exec"])  # nothing there is a program
+    if kind == "watch":
+        return (__file__, "delete_self")
     return {
         "io": (pipe.r, "r"),
         "timer": (BOUND,),

@@ -52,6 +52,7 @@ DEAD = {
     "idle": lambda loop: loop.idle(ignore),
     "child": lambda loop: loop.child(1, ignore),
     "fswatch": lambda loop: loop.fswatch("/", "all", ignore),
+    "watch": lambda loop: loop.watch("/", "all", ignore),
     "decorator": lambda loop: loop.idle()(ignore),
     "IOWatcher": lambda loop: IOWatcher(loop, 0, "r", ignore),
     "Timer": lambda loop: Timer(loop, 1, ignore),

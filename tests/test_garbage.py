@@ -53,6 +53,7 @@ def everything(pipe):
     loop.child(resting_child(), print)
     if "fswatch" in KINDS:
         loop.fswatch(*kind_arguments("fswatch", pipe), print)
+    loop.watch("/", "delete", print, recursive=False)
     loop.defer(print, object())
     loop.post(print, object())
     return loop

@@ -20,6 +20,7 @@ def test_signature_is_that_of_the_contract():
         "cq_entries": None,
         "sqpoll": False,
         "busy_poll": 0.0,
+        "signals": "handler",
         "idle_wait": 0.001,
         "max_events": 256,
         "debug": False,

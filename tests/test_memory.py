@@ -29,6 +29,7 @@ BODIES = {
     "idle": "loop.idle(ignore).stop()",
     "wakeup": "loop.wakeup(ignore).notify(); loop.run_once(0)",
     "child": "loop.child(sleeper, ignore, priority=1); loop.child(ended, ignore).start(); loop.run_once(0)",
+    "watch": "loop.watch('/proc/self', 'all', ignore, recursive=False); loop.run_once(0)",
     "class": "Timer(loop, 3600, ignore)",
     "decorator": "loop.timer(3600)(ignore)",
     "defer": "loop.defer(ignore, 1, 2)",
@@ -337,6 +338,7 @@ def watchers_of_each_kind(loop, pipe, **arguments):
         loop.wakeup(ignore, **arguments),
         loop.child(resting_child(), ignore, **arguments),
         *mounts,
+        loop.watch(__file__, "delete_self", ignore, **arguments),
     ]
 
 

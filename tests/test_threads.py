@@ -125,6 +125,7 @@ LOOP_CALLS = {
     "idle": lambda loop: loop.idle(ignore),
     "child": lambda loop: loop.child(1, ignore),
     "fswatch": lambda loop: loop.fswatch("/", "all", ignore),
+    "watch": lambda loop: loop.watch("/", "all", ignore),
     "IOWatcher": lambda loop: IOWatcher(loop, 0, "r", ignore),
     "Timer": lambda loop: Timer(loop, 1, ignore),
     "Periodic": lambda loop: Periodic(loop, 1, ignore),

@@ -40,6 +40,7 @@ def test_signatures_are_those_of_the_contract(kind):
         "wakeup": {"callback": EMPTY},
         "child": {"pid": EMPTY, "callback": EMPTY},
         "fswatch": {"path": EMPTY, "events": EMPTY, "callback": EMPTY, "own": True},
+        "watch": {"path": EMPTY, "events": EMPTY, "callback": EMPTY, "recursive": False, "follow_symlinks": False},
     }[kind]
     common = {"data": None, "priority": 0, "ref": True, "start": True}
     cls = {p.name: p.default for p in inspect.signature(KINDS[kind]).parameters.values()}
@@ -51,13 +52,13 @@ def test_signatures_are_those_of_the_contract(kind):
     assert factory == own | common
     for function in (KINDS[kind], getattr(Loop, kind)):
         parameters = inspect.signature(function).parameters
-        for name in (*common, "edge", "offset", "own"):
+        for name in (*common, "edge", "offset", "own", "recursive", "follow_symlinks"):
             assert name not in parameters or parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
 
 
 def test_arguments_by_name(loop, pipe, kind):
     names = {"io": ("fd", "poll"), "timer": ("after",), "periodic": ("interval",), "signal": ("signal",), "idle": ()}
-    names |= {"child": ("pid",), "wakeup": (), "fswatch": ("path", "events")}
+    names |= {"child": ("pid",), "wakeup": (), "watch": ("path", "events"), "fswatch": ("path", "events")}
     named = dict(zip(names[kind], kind_arguments(kind, pipe), strict=True))
     for watcher in (
         getattr(loop, kind)(callback=print, **named),

@@ -286,7 +286,7 @@ def test_callback_assigned_by_another_of_the_same_batch(loop):
 def test_repr(loop, make, pipe, kind):
     watcher = make(print)
     what = {"io": f"fd={pipe.r}", "timer": "after=", "periodic": "interval=", "signal": "SIGUSR1", "idle": "Idle"}
-    what |= {"child": "pid=", "wakeup": "Wakeup", "fswatch": "path='/proc'"}
+    what |= {"child": "pid=", "wakeup": "Wakeup", "watch": "path='/", "fswatch": "path='/proc'"}
     states = []
     for change in (lambda: None, watcher.stop, watcher.start, watcher.destroy):
         change()

@@ -1,10 +1,10 @@
 """Programs that the stubs must accept, and the types that they must find in them. Checked, never run."""
 
+import pathlib
 import signal
 import socket
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, assert_type
 
 import linux_event
@@ -18,6 +18,7 @@ from linux_event import (
     LoopClosedError,
     MountWatcher,
     Operation,
+    PathWatcher,
     Periodic,
     Signal,
     Statistics,
@@ -28,6 +29,7 @@ from linux_event import (
     WrongThreadError,
 )
 from linux_event.views import LiveView
+from linux_event.watchers.happening import PathEvent
 from linux_event.watchers.mount import MountEvent
 
 
@@ -221,7 +223,19 @@ def children(loop: Loop, process: subprocess.Popen[bytes]) -> None:
     assert_type(ended, Child)
 
 
-def mounts(loop: Loop, path: Path) -> None:
+def paths(loop: Loop, path: pathlib.Path) -> None:
+    assert_type(PathWatcher(loop, b"/", "all", on_anything, recursive=True), PathWatcher)
+    assert_type(loop.watch(path, {"create", "delete"}, on_anything, start=False).events, frozenset[str])
+
+    @loop.watch("/tmp", ("modify",), recursive=True)
+    def changed(watcher: PathWatcher, event: PathEvent) -> None:
+        assert_type(event.names, frozenset[str])
+        assert_type(event.cookie, int)
+
+    assert_type(changed, PathWatcher)
+
+
+def mounts(loop: Loop, path: pathlib.Path) -> None:
     assert_type(MountWatcher(loop, b"/", "all", on_anything), MountWatcher)
 
     def told(watcher: MountWatcher, event: MountEvent) -> None:

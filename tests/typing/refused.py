@@ -89,6 +89,12 @@ def children(loop: Loop) -> None:
     loop.child(1, print).pid = 2  # type: ignore[misc]
 
 
+def paths(loop: Loop) -> None:
+    loop.watch(1, "all", print)  # type: ignore[call-overload]
+    loop.watch("/", "all", on_io)  # type: ignore[arg-type]
+    loop.watch("/", "all", print).path = "/tmp"  # type: ignore[misc]
+
+
 def mounts(loop: Loop) -> None:
     loop.fswatch(5, "all", on_io)  # type: ignore[call-overload]
     loop.fswatch("/", [5], print)  # type: ignore[list-item]

@@ -1,0 +1,222 @@
+"""PathWatcher: paths that go and come back, and the limits of the system."""
+
+import errno
+import os
+import shutil
+import socket
+
+import _fault
+import pytest
+from _support import open_fds
+from _trees import Seen, settle
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    return str(folder)
+
+
+@pytest.fixture
+def mark(tmp_path):
+    path = tmp_path / "mark"
+    path.touch()
+    return str(path)
+
+
+@pytest.fixture
+def told(loop, folder, mark):
+    """Do something, and return what has been told of it."""
+    seen = Seen()
+
+    def told(action=lambda: None, *names):
+        action()
+        settle(loop, folder, mark)
+        return seen.take(*names)
+
+    told.seen = seen
+    return told
+
+
+def write(path, data=b"x"):
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+# --- the path goes, and comes back -----------------------------------------------------------------------------------
+
+SELF = ("create", "delete_self", "move_self", "modify")
+
+
+def test_a_deleted_directory(loop, folder, told):
+    loop.watch(folder, SELF, told.seen)
+    assert told(lambda: os.rmdir(folder)) == [("delete_self", folder), ("ignored", folder)]
+    assert told(lambda: os.mkdir(folder)) == [("create|isdir", folder)]
+    assert told(lambda: write(folder + "/a"))[0] == ("create", folder + "/a")
+    shutil.rmtree(folder)
+    os.mkdir(folder)
+    write(folder + "/b")
+    told()
+    assert told(lambda: write(folder + "/c"), "create") == [("create", folder + "/c")]
+
+
+def test_directories_above_that_go_and_come_back(loop, folder, told):
+    os.makedirs(folder + "/a/b/c")
+    loop.watch(folder + "/a/b/c", SELF, told.seen)
+    told(lambda: shutil.rmtree(folder + "/a"))
+    assert told(lambda: os.mkdir(folder + "/a")) == []
+    assert told(lambda: write(folder + "/a/x")) == []
+    assert told(lambda: os.mkdir(folder + "/a/b")) == []
+    assert told(lambda: shutil.rmtree(folder + "/a")) == []
+    assert told(lambda: os.makedirs(folder + "/a/b/c")) == [("create|isdir", folder + "/a/b/c")]
+    assert told(lambda: write(folder + "/a/b/c/f"))[0] == ("create", folder + "/a/b/c/f")
+
+
+def test_a_moved_directory(loop, folder, told):
+    loop.watch(folder, SELF, told.seen)
+    assert told(lambda: os.rename(folder, folder + "2")) == [("move_self", folder), ("ignored", folder)]
+    assert told(lambda: write(folder + "2/a")) == []
+    os.rename(folder + "2", folder)
+    assert told() == [("create|isdir", folder), ("create", folder + "/a")]
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("how", ["unlink", "rename over", "rename away"])
+def test_a_file_that_is_replaced(loop, folder, told, how, held):
+    path = folder + "/f"
+    write(path)
+    loop.watch(path, SELF, told.seen)
+    holder = os.open(path, os.O_RDONLY) if held else None
+    if how == "unlink":
+        assert told(lambda: os.unlink(path)) == [("delete_self", path), ("ignored", path)]
+        write(path)
+    elif how == "rename over":
+        write(path + "2")
+        os.rename(path + "2", path)
+    else:
+        os.rename(path, path + "2")
+        write(path)
+    found = told()
+    gone = {"unlink": [], "rename over": [("delete_self", path)], "rename away": [("move_self", path)]}[how]
+    assert found[: len(gone)] == gone
+    assert ("create", path) in found
+    if held:
+        os.close(holder)
+    assert told() == []
+    with open(path, "ab") as file:
+        file.write(b"more")
+    assert told() == [("modify", path)]
+
+
+def test_a_link_less_or_more_is_no_end(loop, folder, told):
+    path = folder + "/f"
+    write(path)
+    loop.watch(path, (*SELF, "attrib"), told.seen)
+    assert told(lambda: os.link(path, path + "2")) == [("attrib", path)]
+    assert told(lambda: os.unlink(path + "2")) == [("attrib", path)]
+    os.link(path, path + "2")
+    told()
+    assert told(lambda: os.unlink(path)) == [("attrib", path), ("delete_self", path), ("ignored", path)]
+    assert told(lambda: write(path + "2")) == []
+
+
+def test_a_file_becomes_a_directory(loop, folder, told):
+    path = folder + "/f"
+    write(path)
+    loop.watch(path, SELF, told.seen)
+    os.unlink(path)
+    os.mkdir(path)
+    assert told()[-1] == ("create|isdir", path)
+    assert told(lambda: write(path + "/g"))[0] == ("create", path + "/g")
+
+
+def test_only_ignored_is_told_to_those_who_asked_for_other_things(loop, folder, told):
+    loop.watch(folder, "modify", told.seen)
+    os.rmdir(folder)
+    assert told() == [("ignored", folder)]
+    assert told(lambda: os.mkdir(folder)) == []
+    assert told(lambda: write(folder + "/f")) == [("modify", folder + "/f")]
+
+
+def test_stopped_while_the_path_is_gone(loop, folder, told):
+    watcher = loop.watch(folder, "all", told.seen)
+    os.rmdir(folder)
+    told()
+    watcher.stop()
+    with pytest.raises(FileNotFoundError):
+        watcher.start()
+    assert not watcher.is_active()
+    os.mkdir(folder)
+    watcher.start()
+    assert told(lambda: os.mkfifo(folder + "/f")) == [("create", folder + "/f")]
+
+
+def test_a_socket(loop, folder, told):
+    path = folder + "/s"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        loop.watch(path, "delete_self", told.seen)
+    assert told(lambda: os.unlink(path)) == [("delete_self", path), ("ignored", path)]
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+INJECTED = pytest.mark.skipif(_fault.strace_missing() is not None, reason=str(_fault.strace_missing()))
+
+
+@INJECTED
+@pytest.mark.parametrize(
+    ("call", "name", "text"),
+    [
+        ("inotify_init1", "EMFILE", "fs.inotify.max_user_instances"),
+        ("inotify_init1", "ENFILE", "Too many open files in system"),
+        ("inotify_add_watch", "ENOSPC", "fs.inotify.max_user_watches"),
+        ("inotify_add_watch", "ENOMEM", "Cannot allocate memory"),
+        ("inotify_add_watch", "EACCES", "Permission denied"),
+    ],
+)
+def test_limits_are_explained(call, name, text):
+    script = """
+        from _support import made_loop, open_fds
+        with made_loop() as loop:
+            before = open_fds()
+            try:
+                loop.watch("/usr", "all", print)
+            except OSError as error:
+                print(error.errno, error)
+            assert open_fds() == before and not loop.watchers
+    """
+    result = _fault.run_injected(script, f"{call}:error={name}").check()
+    assert result.stdout.startswith(f"{getattr(errno, name)} ")
+    assert text in result.stdout
+
+
+def test_no_fd_is_left(loop, folder):
+    before = open_fds()
+    fds = []
+    try:
+        with pytest.raises(OSError, match="RLIMIT_NOFILE") as failure, _fault_limit(fds):
+            loop.watch(folder, "all", print)
+    finally:
+        for fd in fds:
+            os.close(fd)
+    assert failure.value.errno == errno.EMFILE
+    assert open_fds() == before
+    loop.watch(folder, "all", print)
+
+
+class _fault_limit:
+    def __init__(self, fds):
+        self.fds = fds
+
+    def __enter__(self):
+        import resource
+
+        self.before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.fds += _fault.fill_fds(0)
+
+    def __exit__(self, *exception):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.before)
