@@ -362,16 +362,27 @@ def mount_small(path, size):
     _check(_libc.mount(b"tmpfs", os.fsencode(path), b"tmpfs", ctypes.c_ulong(0), options), "mount tmpfs")
 
 
+def import_everything():
+    """Import every module of the package and return them; those that need an extra which is not installed are left out."""
+    import linux_event
+
+    modules = []
+    for module in pkgutil.walk_packages(linux_event.__path__, "linux_event."):
+        if not module.name.endswith("__main__"):
+            try:
+                modules.append(importlib.import_module(module.name))
+            except ModuleNotFoundError as error:
+                if error.name != "pycares":
+                    raise
+    return modules
+
+
 def become_unprivileged(memlock=None):
     """Become a user that nobody else is, after importing the whole package; *memlock*: its RLIMIT_MEMLOCK in bytes.
 
     The kernel counts locked memory per user over all processes, so each process takes a uid of its own.
     """
-    import linux_event
-
-    for module in pkgutil.walk_packages(linux_event.__path__, "linux_event."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+    import_everything()
     if memlock is not None:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (memlock, memlock))
     os.setgroups([])

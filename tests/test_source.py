@@ -15,6 +15,7 @@ import types
 from pathlib import Path
 
 import pytest
+from _fault import import_everything
 
 import linux_event
 
@@ -171,10 +172,10 @@ def names_or_module(module, names):
 
 
 def modules():
-    for path in sorted({*EXTENSIONS, *PYTHON}):
-        name = module_name(path)
-        if path.stem != "__main__" and not name.startswith("demo"):
-            yield importlib.import_module("linux_event" + ("." + name if name else ""))
+    return [
+        linux_event,
+        *(module for module in import_everything() if not module.__name__.startswith("linux_event.demo")),
+    ]
 
 
 def functions_and_classes():
