@@ -70,7 +70,7 @@ LAYERS = (
     ("operations.read_file", "operations.write_file"),
     ("operations.copies",),
     ("operations",),
-    ("net.answers", "net.order"),
+    ("net.answers", "net.masked", "net.order"),
     ("net.dns_cares", "net.dns_threads"),
     ("net.resolver",),
     ("net.resolve",),
@@ -246,7 +246,7 @@ def test_python_modules_have_stubs_or_annotations():
             continue
         # Programs and what only the package itself uses are not for import.
         internal = {"__main__", "demo", "demo_peers", "diagnosis", "interrupts", "report"}
-        internal |= {"net.answers", "net.dns_cares", "net.dns_threads", "net.order", "net.resolver"}
+        internal |= {"net.answers", "net.dns_cares", "net.dns_threads", "net.masked", "net.order", "net.resolver"}
         assert module_name(path) in internal, f"{relative(path)} has no stub"
 
 

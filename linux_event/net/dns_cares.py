@@ -24,6 +24,7 @@ import pycares
 
 from linux_event.events import Events
 from linux_event.net.answers import addresses_of
+from linux_event.net.masked import signals_blocked
 from linux_event.net.order import in_order
 from linux_event.promise import fail, settle, when_abandoned
 
@@ -103,7 +104,8 @@ class Channel:
 
         # There are tries for all of that time, and the end of it is seen to here. It makes them shorter at random: one more.
         tries = ceil(log2(patience_s / FIRST_TRY_S + 1)) + 1
-        self.cares = pycares.Channel(sock_state_cb=state_changed, tries=tries)
+        with signals_blocked():  # the first one starts a thread of pycares, which closes channels
+            self.cares = pycares.Channel(sock_state_cb=state_changed, tries=tries)
         channels.add(self)
 
     def ask(self, operation, question):

@@ -19,6 +19,7 @@ from time import monotonic
 from weakref import ref
 
 from linux_event.net.answers import as_enums
+from linux_event.net.masked import signals_blocked
 from linux_event.promise import fail, settle, when_abandoned
 
 __all__ = ["ask"]
@@ -100,7 +101,8 @@ class Pool:
     def start_thread(self):
         former = threading.stack_size(self.stack_size) if self.stack_size else 0
         try:
-            threading.Thread(target=self.work, name="linux_event resolver", daemon=True).start()
+            with signals_blocked():
+                threading.Thread(target=self.work, name="linux_event resolver", daemon=True).start()
         finally:
             if self.stack_size:
                 threading.stack_size(former)

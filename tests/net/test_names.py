@@ -2,12 +2,15 @@
 
 import gc
 import os
+import re
 import select
+import signal
 import socket
 import threading
 import time
 import weakref
 from concurrent.futures import CancelledError
+from pathlib import Path
 
 import pytest
 from _fault import in_fork, in_thread, open_fds, run_script
@@ -172,6 +175,24 @@ def test_the_loop_goes_on_while_a_server_is_slow(driver):
     count, address = asking(body, ZONE, driver=driver)
     assert address == "192.0.2.8"
     assert count > 10
+
+
+def test_threads_of_a_driver_take_no_signals(driver):
+    def body(loop, server):
+        before = set(os.listdir("/proc/self/task"))
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        loop.resolve("slow.test", 80, told := Told(), type=socket.SOCK_STREAM)
+        new = [
+            Path(f"/proc/self/task/{task}/status").read_text() for task in set(os.listdir("/proc/self/task")) - before
+        ]
+        blocked = [int(re.search(r"SigBlk:\s*(\w+)", text)[1], 16) for text in new]
+        finish(loop)
+        assert found(told.result) == ["192.0.2.8"]
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+        wanted = sum(1 << (signum - 1) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGRTMIN))
+        return [bits & wanted == wanted for bits in blocked]
+
+    assert asking(body, ZONE, driver=driver) == [True]
 
 
 def test_the_operation_keeps_run_going_and_nothing_else_does(driver):
