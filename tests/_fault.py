@@ -206,6 +206,21 @@ def wait_until(condition, timeout=BOUND):
         time.sleep(0.0005)
 
 
+def strange_threads_are_masked():
+    """Whether all threads that Python does not know block signals, such as that which pytest starts for each test to report one
+    that hangs. It does so itself, and until then it may be given a signal that was meant for the test."""
+    known = {str(thread.native_id) for thread in threading.enumerate()}
+    for task in set(os.listdir("/proc/self/task")) - known:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/self/task/{task}/status") as file:
+            lines = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+            # While a thread begins, all is blocked, even 32, which pthread_sigmask(3) cannot block. So are workers of the kernel.
+            mask = int(lines["SigBlk"], 16)
+            is_ready = mask & 1 << (signal.SIGUSR1 - 1) and not mask & 1 << (32 - 1)
+            if not is_ready and not lines["Name"].startswith("iou-"):
+                return False
+    return True
+
+
 def is_asleep(pid, thread=None):
     """Whether a thread (default: the main one) is blocked in io_uring_enter(2)."""
     thread = thread or pid

@@ -6,6 +6,7 @@ import logging
 import socket
 
 import pytest
+from _fault import strange_threads_are_masked, wait_until
 from _mounts import mounted
 from _support import KINDS, Pipe, kind_arguments, living, made_loop, open_fds, rings, unraisable
 
@@ -47,6 +48,11 @@ def pytest_pyfunc_call(pyfuncitem):
         pyfuncitem.stash[FAILED] = True
         raise
     return result
+
+
+@pytest.fixture(autouse=True)
+def signals_are_for_the_test():
+    wait_until(strange_threads_are_masked)
 
 
 @pytest.fixture(autouse=True)
