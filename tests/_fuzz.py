@@ -13,13 +13,14 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 
 from _fuzz_operations import OperationSteps
 
 import linux_event
-from linux_event import Child, Events, Idle, IOWatcher, Loop, MountWatcher, Periodic, Signal, Timer, Wakeup
+from linux_event import Child, Events, Idle, IOWatcher, Loop, MountWatcher, PathWatcher, Periodic, Signal, Timer, Wakeup
 
 
 class HostileError(Exception):
@@ -42,6 +43,8 @@ class Program(OperationSteps):
         self.random = random.Random(seed)
         self.loops, self.watchers, self.fds = [], [], []
         self.children = [subprocess.Popen(["sleep", "0"])]
+        self.above = tempfile.TemporaryDirectory()
+        self.folder = self.above.name + "/folder"
         self.trail, self.swallowed, self.depth = [], [], 0
         self.steps = [getattr(self, name) for name in sorted(dir(self)) if name.startswith("step_")]
         self.effects = [getattr(self, name) for name in sorted(dir(self)) if name.startswith("effect_")]
@@ -121,6 +124,19 @@ class Program(OperationSteps):
         if kind is MountWatcher:
             events = (["open"], "all", ("modify", "close_write"), "open", [], ["create"], ["open", 1], {"open_exec"})
             return [self.pick("/dev/shm", b"/proc", "/dev/shm\0", "/nowhere", ""), self.pick(*events)]
+        if kind is PathWatcher:
+            events = (["create"], "all", ("modify", "moved_to"), "open", [], ["crate"], ["open", 1], {"attrib"})
+            paths = (
+                self.folder,
+                os.fsencode(self.folder),
+                self.folder + "/a",
+                self.folder + "/a/b",
+                "/proc/self",
+                "/nowhere",
+                "",
+                "\0",
+            )
+            return [self.pick(*paths), self.pick(*events)]
         return []
 
     def child(self):
@@ -137,6 +153,10 @@ class Program(OperationSteps):
             options["offset"] = self.seconds()
         if kind is IOWatcher and self.chance(0.3):
             options["edge"] = self.pick(True, False)
+        if kind is PathWatcher:
+            for name in ("recursive", "follow_symlinks"):
+                if self.chance(0.3):
+                    options[name] = self.pick(True, False)
         watcher = None
         with self.contract(kind.__name__, arguments, options):
             loop = self.loop()
@@ -231,6 +251,16 @@ class Program(OperationSteps):
             with self.contract("notify", [], {}):
                 watcher.notify()
 
+    def step_paths(self):
+        """Change something in the folder that is watched, and the folder itself."""
+        with contextlib.suppress(OSError):
+            path, other = (self.folder + self.random.choice(["", "2", "/a", "/a/b", "/a/b/c", "/d"]) for _ in range(2))
+            make, change = (
+                self.random.choice([os.makedirs, os.mkfifo]),
+                self.random.choice([os.rmdir, os.utime, os.unlink]),
+            )
+            self.random.choice([lambda: make(path), lambda: change(path), lambda: os.rename(path, other)])()
+
     def step_method(self):
         watcher = self.watcher()
         name = self.random.choice(["start", "stop", "destroy", "is_active", "is_destroyed", "__enter__", "__repr__"])
@@ -296,18 +326,8 @@ class Program(OperationSteps):
     def step_surplus(self):
         """Calls with arguments of a wrong number or name."""
         loop, watcher = self.loop(), self.watcher()
-        method = self.random.choice(
-            [
-                loop.is_running,
-                loop.is_closed,
-                loop.time,
-                loop.stop,
-                loop.statistics,
-                watcher.start,
-                watcher.destroy,
-                loop.defer,
-            ]
-        )
+        method = self.random.choice([loop.is_running, loop.is_closed, loop.time, loop.stop, loop.statistics])
+        method = self.random.choice([method, watcher.start, watcher.destroy, loop.defer])
         with self.contract("surplus", [], {}):
             method(*(self.junk() for _ in range(self.random.randrange(3))), **self.random.choice([{}, {"x": 1}]))
 
@@ -463,6 +483,7 @@ class Program(OperationSteps):
             child.kill()
             child.wait()
         self.end_operations()
+        self.above.cleanup()
         self.check()
         assert not self.swallowed, self.swallowed
         assert self.made > count / 50, self.made
@@ -520,8 +541,9 @@ HostileFloat = hostile_subclass(
 )
 HostileStr = hostile_subclass("HostileStr", str, ["__str__", "__eq__", "__repr__", "__len__", "__iter__", "upper"])
 
-KINDS = [IOWatcher, Timer, Periodic, Signal, Idle, Child, Wakeup, MountWatcher]
-FACTORIES = dict(zip(KINDS, ("io", "timer", "periodic", "signal", "idle", "child", "wakeup", "fswatch"), strict=True))
+KINDS = [IOWatcher, Timer, Periodic, Signal, Idle, Child, Wakeup, MountWatcher, PathWatcher]
+NAMES = ("io", "timer", "periodic", "signal", "idle", "child", "wakeup", "fswatch", "watch")
+FACTORIES = dict(zip(KINDS, NAMES, strict=True))
 JUNK = [
     lambda: None,
     lambda: 0,
