@@ -13,11 +13,11 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import warnings
 
 from _fuzz_operations import OperationSteps
+from _fuzz_paths import PathSteps
 
 import linux_event
 from linux_event import Child, Events, Idle, IOWatcher, Loop, MountWatcher, PathWatcher, Periodic, Signal, Timer, Wakeup
@@ -35,7 +35,7 @@ ALLOWED = (TypeError, ValueError, OSError, RuntimeError, LookupError, HostileErr
 REFUSED = (UnicodeError, NotImplementedError)
 
 
-class Program(OperationSteps):
+class Program(OperationSteps, PathSteps):
     """One random program: its loop, its watchers, its fds, and the source of all chance."""
 
     def __init__(self, seed):
@@ -43,8 +43,6 @@ class Program(OperationSteps):
         self.random = random.Random(seed)
         self.loops, self.watchers, self.fds = [], [], []
         self.children = [subprocess.Popen(["sleep", "0"])]
-        self.above = tempfile.TemporaryDirectory()
-        self.folder = self.above.name + "/folder"
         self.trail, self.swallowed, self.depth = [], [], 0
         self.steps = [getattr(self, name) for name in sorted(dir(self)) if name.startswith("step_")]
         self.effects = [getattr(self, name) for name in sorted(dir(self)) if name.startswith("effect_")]
@@ -125,18 +123,7 @@ class Program(OperationSteps):
             events = (["open"], "all", ("modify", "close_write"), "open", [], ["create"], ["open", 1], {"open_exec"})
             return [self.pick("/dev/shm", b"/proc", "/dev/shm\0", "/nowhere", ""), self.pick(*events)]
         if kind is PathWatcher:
-            events = (["create"], "all", ("modify", "moved_to"), "open", [], ["crate"], ["open", 1], {"attrib"})
-            paths = (
-                self.folder,
-                os.fsencode(self.folder),
-                self.folder + "/a",
-                self.folder + "/a/b",
-                "/proc/self",
-                "/nowhere",
-                "",
-                "\0",
-            )
-            return [self.pick(*paths), self.pick(*events)]
+            return self.path_arguments()
         return []
 
     def child(self):
@@ -154,9 +141,7 @@ class Program(OperationSteps):
         if kind is IOWatcher and self.chance(0.3):
             options["edge"] = self.pick(True, False)
         if kind is PathWatcher:
-            for name in ("recursive", "follow_symlinks"):
-                if self.chance(0.3):
-                    options[name] = self.pick(True, False)
+            options |= self.path_options()
         watcher = None
         with self.contract(kind.__name__, arguments, options):
             loop = self.loop()
@@ -250,16 +235,6 @@ class Program(OperationSteps):
         for watcher in wakeups[:2]:
             with self.contract("notify", [], {}):
                 watcher.notify()
-
-    def step_paths(self):
-        """Change something in the folder that is watched, and the folder itself."""
-        with contextlib.suppress(OSError):
-            path, other = (self.folder + self.random.choice(["", "2", "/a", "/a/b", "/a/b/c", "/d"]) for _ in range(2))
-            make, change = (
-                self.random.choice([os.makedirs, os.mkfifo]),
-                self.random.choice([os.rmdir, os.utime, os.unlink]),
-            )
-            self.random.choice([lambda: make(path), lambda: change(path), lambda: os.rename(path, other)])()
 
     def step_method(self):
         watcher = self.watcher()
@@ -483,7 +458,7 @@ class Program(OperationSteps):
             child.kill()
             child.wait()
         self.end_operations()
-        self.above.cleanup()
+        self.end_paths()
         self.check()
         assert not self.swallowed, self.swallowed
         assert self.made > count / 50, self.made

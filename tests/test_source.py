@@ -38,6 +38,7 @@ LAYERS = (
     ("loop",),
     ("watcher",),
     ("watchers.happening", "watchers.inotify"),
+    ("watchers.above",),
     ("watchers.tree",),
     (
         "watchers.child",

@@ -81,6 +81,92 @@ def test_a_moved_directory(loop, folder, told):
     assert told() == [("create|isdir", folder), ("create", folder + "/a")]
 
 
+@pytest.mark.parametrize("recursive", [False, True])
+@pytest.mark.parametrize("what", ["", "/f"])
+def test_a_deleted_directory_that_somebody_works_in(loop, folder, told, what, recursive):
+    """The kernel keeps it, and says nothing of its end until nobody has it, or anything of it, open any more."""
+    path = folder + "/d"
+    os.mkdir(path)
+    write(path + "/f")
+    loop.watch(path, SELF, told.seen, recursive=recursive)
+    holder = os.open(path + what, os.O_RDONLY)
+    assert told(lambda: shutil.rmtree(path)) == [("delete_self", path), ("ignored", path)]
+    assert told(lambda: os.mkdir(path)) == [("create|isdir", path)]
+    assert told(lambda: os.mkfifo(path + "/g")) == [("create", path + "/g")]
+    assert told(lambda: os.close(holder)) == []
+    holder = os.open(path, os.O_RDONLY)
+    shutil.rmtree(path)
+    os.mkdir(path)
+    assert told() == [("delete_self", path), ("ignored", path), ("create|isdir", path)]
+    os.close(holder)
+
+
+def test_a_directory_above_is_deleted_that_somebody_works_in(loop, folder, told):
+    path = folder + "/a/b/c"
+    os.makedirs(path)
+    loop.watch(path, SELF, told.seen)
+    assert told(lambda: os.rmdir(path)) == [("delete_self", path), ("ignored", path)]
+    holder = os.open(folder + "/a/b", os.O_RDONLY)
+    for _ in range(2):
+        told(lambda: shutil.rmtree(folder + "/a"))
+        assert told(lambda: os.makedirs(path)) == [("create|isdir", path)]
+    assert told(lambda: os.mkfifo(path + "/f")) == [("create", path + "/f")]
+    os.close(holder)
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+@pytest.mark.parametrize("kind", ["directory", "file", "missing"])
+def test_a_directory_above_is_renamed(loop, folder, told, kind, recursive):
+    """What is watched has another path then, and the path may soon lead to something else."""
+    above, path = folder + "/a/b", folder + "/a/b/c"
+    os.makedirs(path)
+    watcher = loop.watch(path, SELF, told.seen, recursive=recursive)
+    if kind != "directory":
+        told(lambda: os.rmdir(path))
+    if kind == "file":
+        told(lambda: write(path))
+    found = told(lambda: os.rename(folder + "/a", folder + "/x"))
+    assert found == ([("ignored", path)] if kind != "missing" else [])
+    assert told(lambda: os.makedirs(above)) == []
+    assert told(lambda: os.mkdir(path)) == [("create|isdir", path)]
+    assert told(lambda: os.mkfifo(path + "/f")) == [("create", path + "/f")]
+    assert told(lambda: write(folder + "/x/b/g")) == []
+    shutil.rmtree(folder + "/a")
+    os.rename(folder + "/x", folder + "/a")
+    found = told()
+    assert found[:2] == [("delete_self", path), ("ignored", path)]
+    assert found[2:] == {"directory": [("create|isdir", path)], "file": [("create", path)], "missing": []}[kind]
+    watcher.destroy()
+
+
+def test_directories_above_that_change_places(loop, folder, told):
+    for name in "xy":
+        os.makedirs(f"{folder}/{name}/a")
+        write(f"{folder}/{name}/a/in_{name}")
+    path = folder + "/x/a"
+    loop.watch(path, SELF, told.seen, recursive=True)
+    exchange = _fault._libc.renameat2
+    for other in ("y", "x"):
+        if exchange(-100, os.fsencode(folder + "/x"), -100, os.fsencode(folder + "/y"), 2):
+            pytest.skip("this file system does not exchange names")
+        assert told() == [("ignored", path), ("create|isdir", path), ("create", f"{path}/in_{other}")]
+        assert told(lambda: write(folder + "/y/a/f")) == []
+        assert told(lambda: os.mkfifo(path + "/p")) == [("create", path + "/p")]
+        os.unlink(path + "/p")
+        told()
+        os.unlink(folder + "/y/a/f")
+
+
+def test_what_is_above_is_renamed_there_and_back(loop, folder, told):
+    path = folder + "/a/b"
+    os.makedirs(path)
+    loop.watch(path, SELF, told.seen)
+    os.rename(folder + "/a", folder + "/x")
+    os.rename(folder + "/x", folder + "/a")
+    assert told() == []
+    assert told(lambda: os.rename(folder + "/a", folder + "/x")) == [("ignored", path)]
+
+
 @pytest.mark.parametrize("held", [False, True])
 @pytest.mark.parametrize("how", ["unlink", "rename over", "rename away"])
 def test_a_file_that_is_replaced(loop, folder, told, how, held):
