@@ -7,7 +7,7 @@ import socket
 
 import _fault
 import pytest
-from _support import open_fds
+from _support import made_loop, open_fds, run_until
 from _trees import Seen, settle
 
 
@@ -244,6 +244,102 @@ def test_a_socket(loop, folder, told):
         listener.bind(path)
         loop.watch(path, "delete_self", told.seen)
     assert told(lambda: os.unlink(path)) == [("delete_self", path), ("ignored", path)]
+
+
+def test_a_file_takes_the_place_of_a_directory_above(loop, folder, told):
+    path = folder + "/a/b/c"
+    os.makedirs(path)
+    loop.watch(path, SELF, told.seen)
+
+    def replace():
+        shutil.rmtree(folder + "/a")
+        write(folder + "/a")
+
+    assert told(replace) == [("delete_self", path), ("ignored", path)]
+    os.unlink(folder + "/a")
+    assert told(lambda: os.makedirs(path)) == [("create|isdir", path)]
+
+
+def test_a_current_directory_that_is_gone(loop, folder, monkeypatch):
+    os.mkdir(folder + "/a")
+    monkeypatch.chdir(folder + "/a")
+    os.rmdir(folder + "/a")
+    with pytest.raises(FileNotFoundError) as failure:
+        loop.watch("x", "all", print)
+    assert failure.value.filename == "x"
+    assert not loop.watchers
+
+
+def test_not_started_and_not_there(loop, folder, told):
+    """A path has to be there when it is started, not before."""
+    path = folder + "/d"
+    watcher = loop.watch(path, SELF, told.seen, recursive=True, start=False)
+    assert not watcher.is_active()
+    assert told(lambda: os.mkdir(path)) == []
+    watcher.start()
+    os.mkdir(path + "/e")
+    assert told(lambda: os.mkdir(path + "/e/f")) == [("create|isdir", path + "/e"), ("create|isdir", path + "/e/f")]
+    watcher.stop()
+    shutil.rmtree(path)
+    with pytest.raises(FileNotFoundError) as failure:
+        watcher.start()
+    assert failure.value.filename == path
+    assert not watcher.is_active()
+    assert not watcher.is_destroyed()
+
+
+def test_the_loop_is_closed_while_events_arrive(folder):
+    before = open_fds()
+    for iterations in range(4):
+        with made_loop() as loop:
+            seen = Seen()
+            loop.watch(folder, "all", seen, recursive=True)
+            for _ in range(iterations):
+                loop.run_once(0)
+            os.makedirs(folder + "/a/b")
+            if iterations == 3:
+                loop.post(print)  # what has been read is there
+                loop.timer(0, lambda watcher: loop.stop(), priority=2)
+        assert len(seen) == 0
+        shutil.rmtree(folder + "/a")
+    assert open_fds() == before
+
+
+def test_stopped_after_what_has_happened(loop, folder, told):
+    """What a read brings that is no more of interest is passed over."""
+    for _ in range(3):
+        watcher = loop.watch(folder, SELF, told.seen)
+        told()
+        os.mkfifo(folder + "/f")
+        watcher.stop()
+        assert told() == []
+        watcher.start()
+        assert told(lambda: os.mkfifo(folder + "/g")) == [("create", folder + "/g")]
+        watcher.destroy()
+        os.unlink(folder + "/f")
+        os.unlink(folder + "/g")
+
+
+def test_the_fd_is_taken_away(loop, folder, told):
+    """A program that closes fds that are not its own: told, and no end of everything."""
+    failed = []
+    loop.on_error = lambda source, error: failed.append((source, error))
+    watcher = loop.watch(folder, SELF, told.seen)
+    told()
+    (fd,) = [fd for fd, target in open_fds().items() if "inotify" in target]
+    nothing = os.open("/", os.O_RDONLY)
+    os.dup2(nothing, fd)
+    os.close(nothing)
+    os.mkfifo(folder + "/f")
+    run_until(loop, lambda: told.seen)  # the read that has the file still
+    run_until(loop, lambda: failed)
+    ((source, error),) = failed
+    assert source is watcher
+    assert error.errno == errno.EISDIR
+    watcher.destroy()
+    loop.watch(folder, SELF, told.seen)
+    told.seen.clear()
+    assert told(lambda: os.mkfifo(folder + "/g")) == [("create", folder + "/g")]
 
 
 # --- limits ----------------------------------------------------------------------------------------------------------
