@@ -563,11 +563,10 @@ cdef int lose(PathTree self) except -1:
 
 cdef int seek(PathTree self) except -1:
     """Watch the path if it is there, else the nearest directory above it for what leads there."""
-    cdef int error, error_of_root, tries = SEEK_TRIES
+    cdef int error, error_of_root
     cdef bytes above, below
     cdef PathNode guard
-    while tries:
-        tries -= 1
+    for _ in range(SEEK_TRIES):
         guard, self.guard = self.guard, None
         drop(self, guard)
         if self.head == NULL:
@@ -585,6 +584,8 @@ cdef int seek(PathTree self) except -1:
             if error == 0:
                 break
             if above == below or error == -ENOSPC:
+                unwatch_above(self.hub, self.above)
+                self.above = []
                 self.tell_error(explained(-error, self.given))
                 return 0
             below = above

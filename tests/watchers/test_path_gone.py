@@ -402,3 +402,30 @@ class _fault_limit:
         import resource
 
         resource.setrlimit(resource.RLIMIT_NOFILE, self.before)
+
+
+@INJECTED
+def test_no_watch_is_left_for_a_path_that_is_gone(folder):
+    """It cannot be waited for, then. The watcher says so, and may be started again."""
+    script = f"""
+        import os
+        from _support import made_loop, run_until
+        with made_loop() as loop:
+            failed = []
+            loop.on_error = lambda source, error: failed.append((source, error))
+            watcher = loop.watch({folder!r}, "create", print, ref=False)
+            os.rmdir({folder!r})
+            run_until(loop, lambda: len(failed) == 2)
+            assert watcher.is_active()
+            for source, error in failed:
+                assert source is watcher and error.filename == {folder!r}, (source, error)
+                print(error.errno, error)
+            loop.run(0.05)
+            assert len(failed) == 2
+            os.mkdir({folder!r})
+            watcher.stop()
+    """
+    above = folder.count("/") - 1
+    result = _fault.run_injected(script, f"inotify_add_watch:error=ENOSPC:when={3 + above}+").check()
+    lines = [line for line in result.stdout.splitlines() if "fs.inotify.max_user_watches" in line]
+    assert [line.split()[0] for line in lines] == [str(errno.ENOSPC)] * 2
