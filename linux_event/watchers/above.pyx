@@ -1,7 +1,7 @@
 """The directories above what is watched.
 
-A directory that is renamed takes with it what is in it, which hears nothing of it. And one that is deleted hears of that only when
-nobody works in it any more, while another one may have its name already: the directory above hears of it at once.
+A directory that is renamed takes with it what is in it, which hears nothing of it. And one that is deleted hears of that only
+when nobody works in it any more, while another one may have its name already: the directory above hears of it at once.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
