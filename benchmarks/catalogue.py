@@ -54,6 +54,8 @@ JOBS = {
         Job(workloads.spawn_16, 400, 100),
         Job(workloads.resolve_numeric, 20_000, 4_000, pinned=False),
         Job(workloads.resolve_local, 5_000, 1_000, pinned=False),
+        Job(workloads.tree_events, 10_000, 2_000, pinned=False),
+        Job(workloads.tree_start, 10_000, 1_000, pinned=False),
         Job(workloads.memory_per_timer, 100_000, 50_000, warm=False),
         Job(workloads.memory_per_watcher, 10_000, 10_000, warm=False),
         Job(workloads.import_time, 5, 2, warm=False),
@@ -178,6 +180,8 @@ ROWS = (
     Row("spawn_16", "spawn + wait of true, 16 at once", "spawn_16", unit="µs", scale=1e3, target=BestPeerTarget(0.8)),
     Row("resolve_numeric", "address in numbers", "resolve_numeric", unit="µs", scale=1e3, target=BestPeerTarget(0.75)),
     Row("resolve_local", "name of the hosts file", "resolve_local", unit="µs", scale=1e3),
+    Row("tree_events", "new file in a tree", "tree_events", unit="µs", scale=1e3),
+    Row("tree_start", "start to watch 10 000 directories", "tree_start", unit="ms", scale=1e6),
     Row("memory_per_timer", "memory per idle timer", "memory_per_timer", "memory", "B", target=OwnTarget(200, "B")),
     Row(
         "memory_per_watcher", "memory per idle watcher", "memory_per_watcher", "memory", "B", target=OwnTarget(200, "B")

@@ -1,4 +1,4 @@
-"""The loops that are compared, and the libraries that read and write files."""
+"""The loops that are compared, and the libraries that read and write files, or watch them."""
 
 import importlib
 import importlib.metadata
@@ -60,6 +60,8 @@ PEERS = {
         Peer("aiofiles", "files:Aiofiles", "aiofiles"),
         Peer("anyio", "files:Anyio", "anyio"),
         Peer("caio", "files:Caio", "caio"),
+        Peer("watchfiles", "trees:Watchfiles", "watchfiles"),
+        Peer("watchdog", "trees:Watchdog", "watchdog"),
         FLOOR,
     )
 }

@@ -17,9 +17,10 @@ import threading
 import warnings
 
 from _fuzz_operations import OperationSteps
+from _fuzz_paths import PathSteps
 
 import linux_event
-from linux_event import Child, Events, Idle, IOWatcher, Loop, MountWatcher, Periodic, Signal, Timer, Wakeup
+from linux_event import Child, Events, Idle, IOWatcher, Loop, MountWatcher, PathWatcher, Periodic, Signal, Timer, Wakeup
 
 
 class HostileError(Exception):
@@ -34,7 +35,7 @@ ALLOWED = (TypeError, ValueError, OSError, RuntimeError, LookupError, HostileErr
 REFUSED = (UnicodeError, NotImplementedError)
 
 
-class Program(OperationSteps):
+class Program(OperationSteps, PathSteps):
     """One random program: its loop, its watchers, its fds, and the source of all chance."""
 
     def __init__(self, seed):
@@ -121,6 +122,8 @@ class Program(OperationSteps):
         if kind is MountWatcher:
             events = (["open"], "all", ("modify", "close_write"), "open", [], ["create"], ["open", 1], {"open_exec"})
             return [self.pick("/dev/shm", b"/proc", "/dev/shm\0", "/nowhere", ""), self.pick(*events)]
+        if kind is PathWatcher:
+            return self.path_arguments()
         return []
 
     def child(self):
@@ -137,6 +140,8 @@ class Program(OperationSteps):
             options["offset"] = self.seconds()
         if kind is IOWatcher and self.chance(0.3):
             options["edge"] = self.pick(True, False)
+        if kind is PathWatcher:
+            options |= self.path_options()
         watcher = None
         with self.contract(kind.__name__, arguments, options):
             loop = self.loop()
@@ -296,18 +301,8 @@ class Program(OperationSteps):
     def step_surplus(self):
         """Calls with arguments of a wrong number or name."""
         loop, watcher = self.loop(), self.watcher()
-        method = self.random.choice(
-            [
-                loop.is_running,
-                loop.is_closed,
-                loop.time,
-                loop.stop,
-                loop.statistics,
-                watcher.start,
-                watcher.destroy,
-                loop.defer,
-            ]
-        )
+        method = self.random.choice([loop.is_running, loop.is_closed, loop.time, loop.stop, loop.statistics])
+        method = self.random.choice([method, watcher.start, watcher.destroy, loop.defer])
         with self.contract("surplus", [], {}):
             method(*(self.junk() for _ in range(self.random.randrange(3))), **self.random.choice([{}, {"x": 1}]))
 
@@ -463,6 +458,7 @@ class Program(OperationSteps):
             child.kill()
             child.wait()
         self.end_operations()
+        self.end_paths()
         self.check()
         assert not self.swallowed, self.swallowed
         assert self.made > count / 50, self.made
@@ -520,8 +516,9 @@ HostileFloat = hostile_subclass(
 )
 HostileStr = hostile_subclass("HostileStr", str, ["__str__", "__eq__", "__repr__", "__len__", "__iter__", "upper"])
 
-KINDS = [IOWatcher, Timer, Periodic, Signal, Idle, Child, Wakeup, MountWatcher]
-FACTORIES = dict(zip(KINDS, ("io", "timer", "periodic", "signal", "idle", "child", "wakeup", "fswatch"), strict=True))
+KINDS = [IOWatcher, Timer, Periodic, Signal, Idle, Child, Wakeup, MountWatcher, PathWatcher]
+NAMES = ("io", "timer", "periodic", "signal", "idle", "child", "wakeup", "fswatch", "watch")
+FACTORIES = dict(zip(KINDS, NAMES, strict=True))
 JUNK = [
     lambda: None,
     lambda: 0,

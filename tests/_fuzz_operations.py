@@ -40,6 +40,7 @@ class OperationSteps:
     """Steps and effects of a Program."""
 
     def __init__(self):
+        super().__init__()
         self.records, self.free = [], []
         self.started = 0
 

@@ -29,8 +29,11 @@ TINY = dict.fromkeys(JOBS, 40) | {
     "write_big": 1,
 }
 ASYNCIO = "asyncio"
+NOT_OF_ASYNCIO = {"restart_timer", "read_files", "write_files", "watch_tree", "new_files"}
 NOT_OFFERED_BY_ASYNCIO = dict.fromkeys(("read_small", "write_small", "read_big", "write_big"), "no whole files") | {
-    "timer_reuse": "no timer object that can be started again"
+    "tree_events": "no trees of directories",
+    "tree_start": "no trees of directories",
+    "timer_reuse": "no timer object that can be started again",
 }
 
 
@@ -63,6 +66,14 @@ def test_every_workload_runs(job, peer):
 @pytest.mark.parametrize("job", ["read_small", "write_small", "read_big", "write_big"])
 def test_files_without_a_loop(job):
     assert worker(job, "blocking Python", TINY[job])["values"]["cpu"] > 0
+
+
+@pytest.mark.parametrize("job", ["tree_events", "tree_start"])
+@pytest.mark.parametrize("peer", ["watchfiles", "watchdog"])
+def test_trees_without_a_loop(job, peer):
+    if find_spec(peer) is None:
+        pytest.skip(f"needs {peer}")
+    assert worker(job, peer, TINY[job])["values"]["cpu"] > 0
 
 
 @pytest.mark.parametrize("job", ["chained_calls", "ping_64", "accept_close", "create_loop"])
@@ -141,7 +152,7 @@ def test_drivers_define_all_operations(peer):
     driver = PEERS[peer].driver_class()
     offered = {name for name in vars(Driver) if not name.startswith("_") and callable(getattr(Driver, name))}
     missing = {name for name in offered if getattr(driver, name) is getattr(Driver, name)}
-    assert missing == ({"restart_timer", "read_files", "write_files"} if peer == ASYNCIO else set())
+    assert missing == (NOT_OF_ASYNCIO if peer == ASYNCIO else set())
 
 
 def test_driver_offers_nothing_by_itself():

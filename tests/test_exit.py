@@ -40,6 +40,7 @@ BUSY = """
         loop.wakeup(fail)
         with contextlib.suppress(OSError):  # it takes privileges
             loop.fswatch("/proc", ["open_exec"], fail)
+        loop.watch("/proc/self/task", "delete_self", fail, recursive=True)
         loop.run_once(0)
         return loop
 """

@@ -45,6 +45,12 @@ class Batch:
             watcher = self.loop.fswatch(self.folder, ["open"], self.on_event, data=number)
             os.listdir(self.folder)  # for those that are watching already the same event again, which is merged with it
             return watcher
+        if kind == "watch":
+            path = f"{self.folder}/{number}"
+            open(path, "w").close()
+            watcher = self.loop.watch(path, "attrib", self.on_event, data=number)
+            os.utime(path)
+            return watcher
         self.many[number].put()
         return self.loop.io(self.many[number].r, "r", self.on_event, data=number, edge=kind == "edge")
 
@@ -54,13 +60,14 @@ class Batch:
             self.action(watcher)
 
 
-KINDS = ["level", "edge", "timer", "periodic", "idle", "child", "wakeup", pytest.param("fswatch", marks=privileged)]
+KINDS = ["level", "edge", "timer", "periodic", "idle", "child", "wakeup", "watch"]
+KINDS.append(pytest.param("fswatch", marks=privileged))
 
 
 @pytest.fixture(params=KINDS)
 def batch(loop, request, tmp_path):
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(mounted(tmp_path / "mount")) if request.param == "fswatch" else None
+        folder = stack.enter_context(mounted(tmp_path / "mount")) if request.param == "fswatch" else tmp_path
         batch = Batch(loop, request.param, stack.enter_context(pipes(Batch.SIZE)), folder)
         yield batch
         for watcher in list(loop.watchers.values()):

@@ -7,14 +7,15 @@ pytestmark = pytest.mark.skipif(_fault.strace_missing() is not None, reason=str(
 
 # Work of every kind with a known outcome. Nothing of it may be lost or done twice, whatever the kernel answered.
 WORK = """
-    import os, signal, sys, time
+    import os, shutil, signal, sys, tempfile, time
     import _fault
     from linux_event import Loop
 
     def work(loop):
+        folder = tempfile.mkdtemp()
         read_end, write_end = os.pipe()
         edge_end, other_end = os.pipe()
-        seen = {name: 0 for name in ("level", "edge", "timer", "periodic", "deferred", "posted", "signal", "python")}
+        seen = {name: 0 for name in ("level", "edge", "timer", "periodic", "deferred", "posted", "signal", "python", "path")}
         early = []
 
         def level(watcher, events):
@@ -28,6 +29,13 @@ WORK = """
             seen["edge"] += len(os.read(edge_end, 1))
             if seen["edge"] < 10:
                 os.write(other_end, b"x")
+            else:
+                watcher.destroy()
+
+        def path(watcher, event):
+            seen["path"] += event.path == folder + "/d" * seen["path"] + "/d"
+            if seen["path"] < 10:
+                os.mkdir(event.path + "/d")
             else:
                 watcher.destroy()
 
@@ -67,15 +75,18 @@ WORK = """
             loop.timer(delay, timer, data=time.monotonic() + delay)
         loop.periodic(0.002, periodic)
         loop.signal("USR1", watched)
+        loop.watch(folder, "create", path, recursive=True)
+        os.mkdir(folder + "/d")
         loop.defer(deferred)
         os.write(write_end, b"x")
         os.write(other_end, b"x")
         loop.run(timeout=40)
-        expected = dict(level=40, edge=10, timer=3, periodic=5, deferred=5, posted=1, signal=1, python=1)
+        expected = dict(level=40, edge=10, timer=3, periodic=5, deferred=5, posted=1, signal=1, python=1, path=10)
         assert seen == expected, seen
         assert not any(early)
         for fd in (read_end, write_end, edge_end, other_end):
             os.close(fd)
+        shutil.rmtree(folder)
 
     def close(loop):
         loop.close()
@@ -262,7 +273,8 @@ def test_signal_at_each_call(first):
     signal.signal(signal.SIGINT, lambda signum, frame: (handled.append(signum), loop.stop_threadsafe()))
 
     class Interrupted:
-        defer, post, io, timer, periodic, signal = loop.defer, loop.post, loop.io, loop.timer, loop.periodic, loop.signal
+        def __getattr__(self, name):
+            return getattr(loop, name)
 
         def run(self, timeout):
             loop.run(timeout)

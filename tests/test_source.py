@@ -39,6 +39,7 @@ LAYERS = (
     ("loop",),
     ("watcher",),
     ("watchers.happening", "watchers.inotify"),
+    ("watchers.above",),
     ("watchers.tree",),
     (
         "watchers.child",

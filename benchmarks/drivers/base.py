@@ -4,6 +4,8 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+PATIENCE = 30.0  # seconds without anything new, after which what has not come is lost
+
 
 class NotOffered(Exception):
     """The loop has no such operation; the text says what is missing."""
@@ -89,3 +91,11 @@ class Driver:
     def resolve(self, host: str, count: int) -> int:
         """Find the addresses of a host `count` times, one after the other; return how often there were some."""
         raise NotOffered("no names")
+
+    def watch_tree(self, root: str) -> None:
+        """Watch a directory and all below it, for new files; all is watched on return."""
+        raise NotOffered("no trees of directories")
+
+    def new_files(self, count: int) -> list[str]:
+        """Wait until `count` new files have been told of, or nothing more comes; return their paths."""
+        raise NotOffered("no trees of directories")

@@ -8,7 +8,7 @@ from typing import Any
 
 from linux_event import Loop
 
-from .base import Driver
+from .base import PATIENCE, Driver
 
 
 class LinuxEvent(Driver):
@@ -186,3 +186,18 @@ class LinuxEvent(Driver):
         resolve(host, 80, told, type=kind)
         self.loop.run()
         return found
+
+    def watch_tree(self, root: str) -> None:
+        self.tree = self.loop.watch(root, "create", print, recursive=True)
+
+    def new_files(self, count: int) -> list[str]:
+        told: list[str] = []
+
+        def created(_watcher: Any, event: Any) -> None:
+            told.append(event.path)
+            if len(told) == count:
+                self.loop.stop()
+
+        self.tree.callback = created
+        self.loop.run(PATIENCE)
+        return told

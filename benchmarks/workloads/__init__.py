@@ -16,6 +16,7 @@ from .sockets import accept_close, ping_16k, ping_64, ping_100k
 from .startup import create_loop, import_time
 from .threads import notify_burst, post_burst, post_latency
 from .timers import timer_fire, timer_new, timer_reuse
+from .trees import tree_events, tree_start
 
 __all__ = [
     "accept_close",
@@ -44,6 +45,8 @@ __all__ = [
     "timer_fire",
     "timer_new",
     "timer_reuse",
+    "tree_events",
+    "tree_start",
     "write_big",
     "write_small",
 ]

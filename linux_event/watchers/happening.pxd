@@ -34,5 +34,5 @@ cdef frozenset names_of(uint32_t mask)
 # The OSError of an errno, which says more where the kernel's words would mislead.
 cdef object explained(int error, object path)
 cdef bytes join(bytes folder, bytes name)
-# Whether an entry of os.scandir() is a directory.
-cdef bint is_folder_entry(object entry, bint follows)
+# The entries of a directory: name, whether it is a directory, whether it is one or, if asked for, a link to one.
+cdef list entries_of(bytes folder, bint follows)

@@ -58,3 +58,13 @@ cdef bint is_folder_entry(object entry, bint follows):
         return entry.is_dir(follow_symlinks=follows)
     except OSError:
         return False
+
+
+cdef list entries_of(bytes folder, bint follows):
+    cdef list found = []
+    cdef bint is_real
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            is_real = is_folder_entry(entry, False)
+            found.append((entry.name, is_real, is_real or (follows and is_folder_entry(entry, True))))
+    return found

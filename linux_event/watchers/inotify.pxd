@@ -35,6 +35,7 @@ cdef class Tree:
     cdef bint is_unsettled
     cdef int overflow(self) except -1
     cdef int settle(self) except -1
+    cdef int doubt(self, bint is_gone) except -1
     cdef int tell_error(self, object error) except -1
 
 cdef InotifyHub hub_of(Engine owner)
@@ -44,6 +45,8 @@ cdef int hub_leave(InotifyHub hub, Tree tree) except -1
 # Read on, once everything has been handed over.
 cdef int hub_go_on(InotifyHub hub) except -1
 cdef int hub_settle_later(Tree tree) except -1
+# Until that place in the stream nobody is to hear of a directory, or an entry of one, that it was opened and read.
+cdef int hush(InotifyHub hub, int wd, bytes name, uint64_t end) except -1
 # Where in the stream the next record that the kernel makes will be.
 cdef uint64_t hub_end(InotifyHub hub) noexcept
 # Watch node.full. Returns 0 or a negative errno.

@@ -124,6 +124,9 @@ cdef class Tree:
     cdef int settle(self) except -1:
         """All records at hand have been taken."""
 
+    cdef int doubt(self, bint is_gone) except -1:
+        """The path may lead elsewhere now. is_gone: what it has led to has lost its name."""
+
     cdef int tell_error(self, object error) except -1:
         """Let the watcher tell on_error."""
 
@@ -239,6 +242,13 @@ cdef bint watch_again(InotifyHub hub, Node node, uint32_t left_out) except -1:
         mark = hub.marks[wd]
         inotify_add_watch(hub.reader.op.fd, node.full, mark.mask | IN_MASK_ADD)
     return wd == node.wd
+
+
+cdef int hush(InotifyHub hub, int wd, bytes name, uint64_t end) except -1:
+    cdef Mark mark = hub.marks.get(wd)
+    if mark is not None and mark.mask & (IN_ACCESS | IN_OPEN | IN_CLOSE_NOWRITE):
+        hub.quiet[(wd, name)] = end
+    return 0
 
 
 # -- Records -----------------------------------------------------------------------------------------------------------

@@ -26,8 +26,8 @@ Calls ``callback(watcher, event)`` for what happens to a file or a directory and
 An event has ``path`` (``path`` as given, and what is below it, a str or bytes as given), ``names`` (a frozenset) and ``cookie``
 (an int: the two halves of a rename have the same; else 0). Beside what was asked for, ``names`` may have ``"isdir"``: it was a
 directory; and all watchers hear of: ``"overflow"``: the queue of the kernel was full (fs.inotify.max_queued_events), and events
-are lost; ``"unmount"``; ``"ignored"``: what was watched is watched no more, because it was deleted, moved, or unmounted. The
-watcher stays active then and waits for the path to be there again, which is told as ``"create"``.
+are lost; ``"unmount"``; ``"ignored"``: what was watched is watched no more, because it was deleted, moved or unmounted, or a
+directory above was moved. The watcher stays active then and waits for the path to be there again, which is told as ``"create"``.
 
 With ``recursive`` all directories below are watched, also those that appear later. What is found in these is told as
 ``"create"``: nothing is missed, and nothing told twice. A directory that is renamed within the tree goes on under its new name.

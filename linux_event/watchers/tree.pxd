@@ -36,6 +36,7 @@ cdef class PathTree(Tree):
     cdef bint follows
     cdef PathNode root  # None: the path is not there
     cdef PathNode guard
+    cdef list above  # nodes of the directories above the root, or the guard
     cdef set unsure  # cookies of directories that have left a place where they were not known
     cdef dict floating  # cookie -> PathNode
     cdef list fresh  # nodes that are to hear of opening and reading, too, when all is explored

@@ -8,13 +8,14 @@ until the stream of records has come to that place, and nothing is told twice.
 from libc.errno cimport ELOOP, ENOENT, ENOSPC, ENOTDIR
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 from linux_event.core cimport LE_LANE_COMPLETIONS, le_watcher_collect
+from linux_event.watchers.above cimport unwatch_above, watch_above
 from linux_event.watchers.happening cimport (
     IN_ACCESS, IN_ATTRIB, IN_CLOSE_NOWRITE, IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_DONT_FOLLOW, IN_IGNORED, IN_ISDIR,
     IN_MOVE_SELF, IN_MOVED_FROM, IN_MOVED_TO, IN_ONLYDIR, IN_OPEN, IN_Q_OVERFLOW, IN_UNMOUNT, PathEvent, explained,
-    is_folder_entry, join, names_of,
+    entries_of, join, names_of,
 )
 from linux_event.watchers.inotify cimport (
-    InotifyHub, Mark, Node, Tree, hub_end, hub_join, hub_leave, hub_settle_later, unwatch, watch, watch_again,
+    InotifyHub, Mark, Node, Tree, hub_end, hub_join, hub_leave, hub_settle_later, hush, unwatch, watch, watch_again,
 )
 
 import os
@@ -78,6 +79,8 @@ cdef class PathTree(Tree):
                 if doubts & DOUBT_LINKS:
                     tell(self, self.given, IN_DELETE_SELF, 0)
                 lose(self)
+            else:
+                look_above(self, root)
         windows, self.windows = self.windows, []
         for node in windows:
             if node.known is not None and position < node.known_until:
@@ -87,6 +90,12 @@ cdef class PathTree(Tree):
         if self.windows:
             hub_settle_later(self)
         return 0
+
+    cdef int doubt(self, bint is_gone) except -1:
+        if self.root is None:
+            return seek(self)
+        self.root.doubts |= DOUBT_LINKS if is_gone else DOUBT_PLACE
+        return hub_settle_later(self)
 
     cdef int tell_error(self, object error) except -1:
         if self.head != NULL:
@@ -100,7 +109,7 @@ cdef PathTree tree_new(InotifyHub hub, object given, bytes full, uint32_t mask, 
     cdef PathTree self = PathTree.__new__(PathTree)
     self.hub = hub
     self.given, self.full, self.mask, self.is_recursive, self.follows = given, full, mask, is_recursive, follows
-    self.floating, self.fresh, self.windows, self.unsure, self.queue = {}, [], [], set(), deque()
+    self.floating, self.fresh, self.windows, self.above, self.unsure, self.queue = {}, [], [], [], set(), deque()
     return self
 
 
@@ -122,10 +131,11 @@ cdef int tree_end(PathTree self) except -1:
     hub_leave(hub, self)
     drop(self, self.root)
     drop(self, self.guard)
+    unwatch_above(hub, self.above)
     for node in list(self.floating.values()):
         drop(self, node)
     self.root = self.guard = None
-    self.fresh, self.windows = [], []
+    self.fresh, self.windows, self.above = [], [], []
     return 0
 
 
@@ -243,7 +253,7 @@ cdef PathNode enter(PathTree self, PathNode parent, bytes name):
     node.is_link = self.follows and os.path.islink(node.full)
     for member in list((<Mark>self.hub.marks[node.wd]).members):
         other = <PathNode>member
-        if other is node or other.tree is not self or other.role == NODE_GUARD:
+        if type(member) is not PathNode or other is node or other.tree is not self or other.role == NODE_GUARD:
             continue
         if node.is_link:
             unwatch(self.hub, node)  # it leads to where the tree has been
@@ -266,15 +276,15 @@ cdef bint is_mounted_twice(PathTree self, PathNode node, PathNode other) except 
     return node.parent is not None and is_in_place(self, node.parent)
 
 
-cdef int look_again(PathTree self, PathNode parent, bytes name) except -1:
-    """A directory should be at this place. If it is another one than it was taken for, the user is told so."""
-    cdef PathNode node = enter(self, parent, name)
+cdef int arrive(PathTree self, PathNode node, bint is_another) except -1:
+    """Explore what enter() has returned. is_another: it is not the one that the user has heard of, who is told so."""
     if node is None:
         return 0
-    tell(self, node.told, IN_DELETE | IN_ISDIR, 0)
-    tell(self, node.told, IN_CREATE | IN_ISDIR, 0)
+    if is_another:
+        tell(self, node.told, IN_DELETE | IN_ISDIR, 0)
+        tell(self, node.told, IN_CREATE | IN_ISDIR, 0)
     explore(self, node, True)
-    return 0
+    return hear_all(self)
 
 
 cdef int pay(PathTree self, PathNode top) except -1:
@@ -288,7 +298,7 @@ cdef int pay(PathTree self, PathNode top) except -1:
             explore(self, node, True)
         owed, node.owed = node.owed, None
         for name in owed or ():
-            look_again(self, node, name)
+            arrive(self, enter(self, node, name), True)
     return 0
 
 
@@ -326,38 +336,23 @@ cdef int explore(PathTree self, PathNode top, bint is_told) except -1:
                 node.known_until = end
                 self.windows.append(node)
                 hub_settle_later(self)
-            be_quiet(hub, node, end)
+            hush(hub, node.wd, b"", end)
+            if node.parent is not None:
+                hush(hub, node.parent.wd, node.name, end)
     if stack:
         drop(self, top)
     return 0
 
 
 cdef list read_folder(PathTree self, PathNode node):
-    """The entries of a directory: name, whether it is a directory, whether it is one to be entered. None: it is not there."""
+    """The entries of a directory, as entries_of() tells. None: it is not there."""
     cdef list found = []
-    cdef bint is_real
     try:
-        with os.scandir(node.full) as entries:
-            for entry in entries:
-                is_real = is_folder_entry(entry, False)
-                found.append((entry.name, is_real, is_real or (self.follows and is_folder_entry(entry, True))))
+        found = entries_of(node.full, self.follows)
     except OSError as error:
-        found = []
         if error.errno not in (ENOENT, ENOTDIR):
             self.tell_error(explained(error.errno, node.told))
     return found if is_in_place(self, node) else None
-
-
-cdef int be_quiet(InotifyHub hub, PathNode node, uint64_t end) except -1:
-    """Whoever asked for opening and reading is not to hear of that of a directory by this tree."""
-    cdef Mark mark = hub.marks.get(node.wd)
-    if mark is not None and mark.mask & OWN_DOING:
-        hub.quiet[(node.wd, b"")] = end
-    if node.parent is not None:
-        mark = hub.marks.get(node.parent.wd)
-        if mark is not None and mark.mask & OWN_DOING:
-            hub.quiet[(node.parent.wd, node.name)] = end
-    return 0
 
 
 cdef int hear_all(PathTree self) except -1:
@@ -466,13 +461,7 @@ cdef int take_entry(PathTree self, PathNode node, uint32_t mask, uint32_t cookie
             drop(self, child)
             fresh = enter(self, node, name)
             is_unsure = True
-    if fresh is not None:
-        if is_unsure:
-            tell(self, fresh.told, IN_DELETE | IN_ISDIR, 0)
-            tell(self, fresh.told, IN_CREATE | IN_ISDIR, 0)
-        explore(self, fresh, True)
-        hear_all(self)
-    return 0
+    return arrive(self, fresh, is_unsure)
 
 
 cdef int take_place(PathTree self, PathNode child, PathNode parent, bytes name) except -1:
@@ -490,7 +479,7 @@ cdef int take_place(PathTree self, PathNode child, PathNode parent, bytes name) 
         else:
             drop(self, old)
     move(child, parent, name)
-    look_again(self, parent, name)
+    arrive(self, enter(self, parent, name), True)
     pay(self, child)
     return 0
 
@@ -520,10 +509,7 @@ cdef int take_branch(PathTree self, PathNode node, uint32_t mask, uint32_t cooki
         is_unmounted, name = node.is_unmounted, node.name
         drop(self, node)
         if is_unmounted and parent is not None:
-            node = enter(self, parent, name)
-            if node is not None:
-                explore(self, node, True)
-                hear_all(self)
+            arrive(self, enter(self, parent, name), False)
     elif mask & IN_MOVE_SELF and node.cookie:
         drop(self, node)  # the record of its new place would have come before: it has left the tree
     return 0
@@ -545,12 +531,23 @@ cdef int find_root(PathTree self, bint is_told) except? -1:
     if error:
         return error
     self.root = node
+    look_above(self, node)
+    if not is_in_place(self, node):
+        self.root = None  # one of those has been renamed meanwhile
+        drop(self, node)
+        return -ENOENT
     if is_told:
         tell(self, self.given, IN_CREATE | (IN_ISDIR if node.is_folder else 0), 0)
     if node.is_folder and (self.is_recursive or is_told):
         explore(self, node, is_told)
         hear_all(self)
     return 0
+
+
+cdef int look_above(PathTree self, PathNode node) except -1:
+    """Watch the directories above, as they are now."""
+    above, self.above = self.above, watch_above(self.hub, self, node.full, node.is_folder)
+    return unwatch_above(self.hub, above)
 
 
 cdef int lose(PathTree self) except -1:
@@ -566,11 +563,10 @@ cdef int lose(PathTree self) except -1:
 
 cdef int seek(PathTree self) except -1:
     """Watch the path if it is there, else the nearest directory above it for what leads there."""
-    cdef int error, error_of_root, tries = SEEK_TRIES
+    cdef int error, error_of_root
     cdef bytes above, below
     cdef PathNode guard
-    while tries:
-        tries -= 1
+    for _ in range(SEEK_TRIES):
         guard, self.guard = self.guard, None
         drop(self, guard)
         if self.head == NULL:
@@ -588,10 +584,14 @@ cdef int seek(PathTree self) except -1:
             if error == 0:
                 break
             if above == below or error == -ENOSPC:
+                unwatch_above(self.hub, self.above)
+                self.above = []
                 self.tell_error(explained(-error, self.given))
                 return 0
             below = above
         self.guard = guard
+        guard.is_folder = True
+        look_above(self, guard)
         # It may have come meanwhile.
         if error_of_root not in (-ENOENT, -ENOTDIR) or not os.path.exists(below):
             return 0

@@ -1,7 +1,9 @@
 """PathWatcher: what is created while directories are being found, and the tree that follows from events under random changes."""
 
+import contextlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -182,3 +184,48 @@ def check_random_changes(folder, seed, often):
                 os.mkfifo(path + "/new")
         expected = tree_of(root)
         run_until(loop, lambda: model.paths == expected, BOUND / 10)
+
+
+@pytest.mark.parametrize("often", [1, 0.3, 0.02])
+def test_random_changes_above(tmp_path, often):
+    """The same while directories above are renamed, and the root is deleted while somebody works in it."""
+    for _ in range(scaled(12, 3)):
+        seed = random.randrange(2**32)
+        print(f"seed {seed}, often {often}")
+        check_random_changes_above(tmp_path / str(seed), seed, often)
+
+
+def check_random_changes_above(folder, seed, often):
+    up, outside = folder / "up", folder / "outside"
+    middle, root = up / "middle", up / "middle" / "root"
+    root.mkdir(parents=True)
+    outside.mkdir()
+    changes = Changes(str(root), str(outside), seed)
+    above = [
+        lambda: os.rename(up, folder / "other"),
+        lambda: os.rename(folder / "other", up),
+        lambda: os.rename(middle, up / "other"),
+        lambda: os.rename(up / "other", middle),
+        lambda: (held.append(os.open(root, os.O_RDONLY)), shutil.rmtree(root)),
+        lambda: shutil.rmtree(up),
+    ]
+    held = []
+    with made_loop() as loop:
+        model = Model(str(root))
+        loop.watch(root, ENTRIES, model, recursive=True)
+        for _ in range(300):
+            with contextlib.suppress(OSError):
+                if changes.random.random() < 0.05:
+                    changes.random.choice(above)()
+                else:
+                    changes()
+                if changes.random.random() < 0.03:
+                    os.makedirs(root, exist_ok=True)
+            if changes.random.random() < often:
+                loop.run_once(0)
+        os.makedirs(root, exist_ok=True)
+        run_until(loop, lambda: model.paths == tree_of(root), BOUND / 10)
+        os.mkfifo(root / "new")
+        run_until(loop, lambda: model.paths == tree_of(root), BOUND / 10)
+    for fd in held:
+        os.close(fd)
