@@ -6,7 +6,6 @@ To the loop a listener is an operation with many results, as accept_many is, tha
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport EADDRINUSE
 from libc.stdint cimport UINT32_MAX, int32_t, int64_t, uint32_t
 from linux_event.address cimport socket_of_fd
 from linux_event.arguments cimport callable_argument, flag_argument, integer_within
