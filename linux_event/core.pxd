@@ -401,8 +401,6 @@ cdef extern from "le_many.h" nogil:
     le_pool *le_many_pool(const le_many *many, uint32_t flags)
     void le_many_move(le_many *many, le_operation *operation)
     void le_many_leave(le_loop *loop, le_many *many)
-    void le_many_leave_pools(le_many *many)
-    bint le_many_weigh(le_many *many, const le_result *item)
     le_op *le_pool_pop_waiting(le_loop *loop, le_pool *pool)
     void le_many_drop(le_loop *loop, le_many *many)
     void le_many_end(le_loop *loop, le_many *many, int32_t outcome, const le_op *other)

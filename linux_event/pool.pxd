@@ -1,6 +1,6 @@
 # pool.pxd: pools of buffers, as the operations that receive into them see it.
 
-from linux_event.core cimport le_many, le_operation, le_pool
+from linux_event.core cimport le_pool
 from linux_event.engine cimport Engine
 
 cdef class BufferPool:
@@ -14,6 +14,3 @@ cdef BufferPool pool_argument(Engine loop, object pool)
 # The pools of a loop itself, which are made when they are first needed.
 cdef BufferPool small_pool(Engine loop)
 cdef BufferPool big_pool(Engine loop)
-# Let a request that receives into one of these use the other one from now on: big buffers for big streams. Returns whether there
-# is another one. `many.other` is the big one from the first time on, and its `users` are raised: le_many_leave_pools().
-cdef bint pool_change(Engine loop, le_many *many, le_operation *operation) except -1

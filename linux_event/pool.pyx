@@ -8,12 +8,11 @@ from libc.errno cimport EEXIST
 from libc.stdint cimport int64_t, uint32_t
 from linux_event.arguments cimport integer_within
 from linux_event.core cimport (
-    LE_LOOP_OPEN, LE_OP_QUEUED, le_link_leave, le_list_push, le_many, le_many_leave, le_many_move, le_op_is_out, le_operation,
-    le_pool_allocate, le_pool_free, le_pool_grow,
+    LE_LOOP_OPEN, le_link_leave, le_list_push, le_pool_allocate, le_pool_free, le_pool_grow,
 )
 from linux_event.engine cimport Engine
 from linux_event.errors cimport check
-from linux_event.requests cimport loop_guard, op_start, op_stop, owns
+from linux_event.requests cimport loop_guard, owns
 from linux_event.ring cimport register_buffer_ring
 
 from linux_event.statistics import PoolStatistics
@@ -190,24 +189,3 @@ cdef BufferPool big_pool(Engine loop):
     if loop.big_pool is None:
         loop.big_pool = BufferPool(loop, BIG_COUNT, BIG_SIZE, limit=BIG_COUNT * BIG_SIZE)
     return loop.big_pool
-
-
-cdef bint pool_change(Engine loop, le_many *many, le_operation *operation) except -1:
-    cdef BufferPool pool
-    if many.other == NULL:
-        try:
-            pool = big_pool(loop)
-        except (MemoryError, OSError):
-            return False
-        pool.pool.users += 1
-        many.other = &pool.pool
-    if operation.op.state == LE_OP_QUEUED:
-        le_many_move(many, operation)
-    elif le_op_is_out(&operation.op):
-        many.is_moving = True
-        op_stop(loop, &operation.op)  # and it is armed again
-    elif not many.is_over:  # it waits for a buffer
-        le_many_leave(&loop.core, many)
-        le_many_move(many, operation)
-        op_start(loop, &operation.op)
-    return True

@@ -39,7 +39,7 @@ struct le_many {
     int64_t deadline_ns;   /* of the operation, LE_NS_NEVER: none */
     uint64_t inode;        /* of the socket that it was started with */
     struct le_result_queue results;
-    int32_t outcome;       /* once it is over: 0, or a negative errno; of a shortage the errno too */
+    int32_t outcome;       /* once it is over: 0, or a negative errno; of a shortage its errno */
     uint8_t is_over;       /* the request has ended for good */
     uint8_t shortage;      /* enum le_shortage */
     uint8_t is_timed;      /* an entry was put into the heap of deadlines: if it is there no more, its time has come */
@@ -154,37 +154,6 @@ static inline void le_many_move(struct le_many *many, struct le_operation *opera
     many->is_moving = 0;
     many->streak = 0;
     operation->sqe.buf_group = pool->group;
-}
-
-/* Pieces in a row: that have filled a small buffer with more behind them, or that a small buffer would have held. */
-#define LE_BIG_STREAK 2
-#define LE_SMALL_STREAK 16
-
-/* See whether the buffers are of the right size for this connection, by a piece that has come. Returns whether those of the
- * other pool are to be used from now on. */
-static inline int le_many_weigh(struct le_many *many, const struct le_result *item)
-{
-    int32_t small = (int32_t)(many->is_big ? many->other : many->pool)->size;
-    int is_other_better = many->is_big ? item->result <= small
-                                       : item->result == small && item->flags & IORING_CQE_F_SOCK_NONEMPTY;
-    if (!is_other_better) {
-        many->streak = 0;
-        return 0;
-    }
-    if (++many->streak < (many->is_big ? LE_SMALL_STREAK : LE_BIG_STREAK))
-        return 0;
-    many->streak = 0;
-    return 1;
-}
-
-/* The kernel does not use the pools for it any more. */
-static inline void le_many_leave_pools(struct le_many *many)
-{
-    if (many->pool)
-        many->pool->users--;
-    if (many->other)
-        many->other->users--;
-    many->pool = many->other = NULL;
 }
 
 static inline enum le_op_verdict le_many_on_cqe(struct le_loop *loop, struct le_op *op, struct le_many *many, int32_t result,

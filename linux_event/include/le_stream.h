@@ -20,6 +20,11 @@
 
 /* Writes of up to this many bytes are copied, so that many of them make one piece. */
 #define LE_COPY_MAX 4096u
+/* Receiving so much at a time, twice in a row, it is taken for a big stream; receiving less, sixteen times, for a small one. */
+#define LE_BIG_PIECE 16384
+#define LE_BIG_STREAK 2
+#define LE_SMALL_STREAK 16
+#define LE_BIG_BYTES (256 << 10) /* what a big one receives at a time */
 /* How many pieces a send that is tried at once takes. */
 #define LE_TRY_PIECES 16
 
@@ -39,12 +44,16 @@ enum le_stream_flag {
     LE_STREAM_NO_SOCKET = 4096,  /* a pipe, or whatever else */
     LE_STREAM_NO_READING = 8192,  /* one direction only */
     LE_STREAM_NO_WRITING = 16384,
+    LE_STREAM_SINGLE = 32768,    /* each receive is a request of its own, see le_many.h */
+    LE_STREAM_GROWING = 65536,   /* it becomes a big one when the receive in flight has ended */
+    LE_STREAM_BIG = 131072,      /* much comes at a time: it is polled, and dispatch receives */
+    LE_STREAM_READY = 262144,    /* and there is something */
 };
 
 /* Dispatch has more to look at than data that have come. */
 #define LE_STREAM_ATTENTION                                                                                            \
     (LE_STREAM_PAUSED | LE_STREAM_PARKED | LE_STREAM_EOF | LE_STREAM_EOF_WANTED | LE_STREAM_ABOVE | LE_STREAM_CLOSING |  \
-     LE_STREAM_BROKEN | LE_STREAM_ENDING | LE_STREAM_SPENT | LE_STREAM_HUNG)
+     LE_STREAM_BROKEN | LE_STREAM_ENDING | LE_STREAM_SPENT | LE_STREAM_HUNG | LE_STREAM_READY)
 
 /* What it asks of the code around it: to drop a reference on a bytes object. */
 typedef void (*le_stream_drop)(void *bytes);
@@ -258,17 +267,49 @@ static inline int le_stream_wants(const struct le_stream *stream)
     return !le_stream_is(stream, LE_STREAM_PAUSED | LE_STREAM_EOF | LE_STREAM_CLOSING | LE_STREAM_ENDING);
 }
 
+/* What the receiving half asks for next. */
 static inline void le_stream_prep_recv(struct le_stream *stream)
 {
     struct le_operation *operation = stream->operation;
-    if (le_stream_is(stream, LE_STREAM_NO_SOCKET)) {
+    if (le_stream_is(stream, LE_STREAM_BIG)) {
+        io_uring_prep_poll_add(&operation->sqe, stream->fd, EPOLLIN);
+    } else if (le_stream_is(stream, LE_STREAM_NO_SOCKET)) {
         /* A single one each time: what is left of more than a buffer holds must not wait for news. */
         io_uring_prep_read(&operation->sqe, stream->fd, NULL, 0, UINT64_MAX);
         operation->sqe.flags |= IOSQE_BUFFER_SELECT;
         operation->sqe.buf_group = stream->many.pool->group;
     } else {
         le_many_prep_recv(operation, &stream->many, stream->fd);
+        if (le_stream_is(stream, LE_STREAM_SINGLE))
+            operation->sqe.ioprio = 0;
     }
+}
+
+/* Where much comes at a time, two copies of it (into a buffer of the pool, and out of it) cost more than a system call: the
+ * request is a poll then, and dispatch receives right into what the user gets, while the cache is hot. */
+static inline int le_stream_weigh(struct le_stream *stream, const struct le_result *item)
+{
+    struct le_many *many = &stream->many;
+    if (item->result < LE_BIG_PIECE) {
+        many->streak = 0;
+        return 0;
+    }
+    return ++many->streak >= LE_BIG_STREAK;
+}
+
+/* Become a big one, or a small one again; at once, or when the request in flight has ended. Returns whether that has to be
+ * cancelled by the caller. */
+static inline int le_stream_resize(struct le_stream *stream)
+{
+    struct le_op *op = &stream->operation->op;
+    stream->many.streak = 0;
+    if (le_op_is_out(op) && op->state != LE_OP_QUEUED) {
+        stream->flags |= LE_STREAM_GROWING;
+        return 1;
+    }
+    stream->flags ^= LE_STREAM_BIG;
+    le_stream_prep_recv(stream);
+    return 0;
 }
 
 static inline enum le_op_verdict le_stream_on_recv(struct le_stream *stream, struct le_op *op, int32_t result, uint32_t flags)
@@ -283,8 +324,22 @@ static inline enum le_op_verdict le_stream_on_recv(struct le_stream *stream, str
             le_stream_settle(stream, op);
         return LE_OP_END;
     }
+    if (le_stream_is(stream, LE_STREAM_BIG)) {
+        if (result == -EINTR || result == -EAGAIN || result == -ECANCELED)
+            return le_stream_wants(stream) ? LE_OP_AGAIN : LE_OP_END;
+        stream->flags |= LE_STREAM_READY; /* an error too: receiving tells which */
+        le_stream_collect(stream);
+        return LE_OP_END;
+    }
     le_stream_is_active(stream);
     enum le_op_verdict verdict = le_many_on_cqe(stream->loop, op, many, result, flags);
+    if (LE_UNLIKELY(verdict != LE_OP_LATER && le_stream_is(stream, LE_STREAM_GROWING) && !(flags & IORING_CQE_F_MORE))) {
+        stream->flags &= ~(uint32_t)LE_STREAM_GROWING;
+        stream->flags ^= LE_STREAM_BIG;
+        le_stream_prep_recv(stream);
+        le_many_leave(stream->loop, many); /* it needs no buffer any more */
+        verdict = many->is_over ? LE_OP_END : LE_OP_AGAIN;
+    }
     if (LE_UNLIKELY(verdict != LE_OP_LATER && !le_stream_wants(stream))) {
         le_many_leave(stream->loop, many);
         return LE_OP_END;
@@ -301,9 +356,12 @@ static inline enum le_op_verdict le_stream_on_hangup(struct le_loop *loop, struc
     }
     if (le_stream_is(stream, LE_STREAM_EOF | LE_STREAM_CLOSING) || stream->many.is_over)
         return LE_OP_END;
-    if (result > 0 && !le_stream_wants(stream)) {
-        stream->flags |= LE_STREAM_HUNG;
-        le_stream_collect(stream);
+    if (result > 0) {
+        stream->flags |= LE_STREAM_SINGLE;
+        if (!le_stream_wants(stream)) {
+            stream->flags |= LE_STREAM_HUNG;
+            le_stream_collect(stream);
+        }
     }
     return le_many_on_hangup(loop, op, result, flags);
 }

@@ -1,29 +1,32 @@
 """Receiving, and dispatch: what a stream does when the loop calls it. What it calls for that is in transport.pyx."""
 
+from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport EAGAIN, EPIPE, errno
+from libc.errno cimport EAGAIN, EINTR, ENOMEM, EPIPE, errno
 from libc.stdint cimport int32_t, uint32_t
 from linux_event.core cimport (
     IORING_CQE_BUFFER_SHIFT, LE_NOT_IN_HEAP, LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_OPERATION_ENDED, LE_WATCHER_ABI,
-    le_clock_after, le_clock_ns, le_loop, le_many_pool, le_many_prep_hangup, le_many_weigh, le_op, le_op_class, le_op_is_out,
-    le_op_owner, le_op_verdict, le_operation_enter, le_operation_prep, le_pool, le_pool_buffer, le_pool_give, le_result,
-    le_results_drop, le_results_first, le_results_reserve, le_watcher_class, le_watcher_function,
+    le_clock_after, le_clock_ns, le_loop, le_many_pool, le_many_prep_hangup, le_op, le_op_class, le_op_is_out, le_op_owner,
+    le_op_verdict, le_operation_enter, le_operation_prep, le_pool, le_pool_buffer, le_pool_give, le_result, le_results_drop,
+    le_results_first, le_results_reserve, le_watcher_class, le_watcher_function,
 )
 from linux_event.engine cimport Engine
 from linux_event.errors cimport check_memory
-from linux_event.linux cimport MSG_DONTWAIT, MSG_PEEK, recv
+from linux_event.linux cimport ENOBUFS, MSG_DONTWAIT, MSG_PEEK, recv
 from linux_event.net.native cimport (
-    LE_STREAM_ABOVE, LE_STREAM_ATTENTION, LE_STREAM_BEGUN, LE_STREAM_BROKEN, LE_STREAM_CLOSING, LE_STREAM_ENDING, LE_STREAM_EOF,
-    LE_STREAM_EOF_WANTED, LE_STREAM_HUNG, LE_STREAM_NO_READING, LE_STREAM_NO_SOCKET, LE_STREAM_PARKED, LE_STREAM_PAUSED,
-    LE_STREAM_SHUT, LE_STREAM_SPENT, le_stream, le_stream_collect, le_stream_is_out, le_stream_on_hangup, le_stream_on_recv,
-    le_stream_on_send, le_stream_prep_recv, le_stream_prep_send, le_stream_wants,
+    LE_BIG_BYTES, LE_BIG_PIECE, LE_SMALL_STREAK, LE_STREAM_ABOVE, LE_STREAM_ATTENTION, LE_STREAM_BEGUN, LE_STREAM_BIG,
+    LE_STREAM_READY, LE_STREAM_BROKEN, LE_STREAM_CLOSING, LE_STREAM_ENDING, LE_STREAM_EOF, LE_STREAM_EOF_WANTED, LE_STREAM_HUNG,
+    LE_STREAM_NO_READING, LE_STREAM_NO_SOCKET, LE_STREAM_PARKED, LE_STREAM_PAUSED, LE_STREAM_SHUT, LE_STREAM_SPENT, le_stream,
+    le_stream_collect, le_stream_is_out, le_stream_on_hangup, le_stream_on_recv, le_stream_on_send, le_stream_prep_recv,
+    le_stream_prep_send, le_stream_is_active, le_stream_resize, le_stream_wants, le_stream_weigh,
 )
 from linux_event.net.transport cimport (
     Transport, stream_changed, stream_drop_spent, stream_end, stream_fail, stream_finish, stream_hand_eof, stream_hand_over,
     stream_set_timer, stream_shut, stream_tick,
 )
-from linux_event.pool cimport pool_argument, pool_change
+from linux_event.operation cimport bytes_cut
+from linux_event.pool cimport pool_argument
 from linux_event.requests cimport op_start, op_stop
 
 cdef extern from *:
@@ -168,14 +171,18 @@ cdef int park(Transport self) except -1:
     return op_stop(self.owner, &self.core.op)
 
 
+cdef int wait_for_memory(Transport self) except -1:
+    stream_set_timer(self, le_clock_after(le_clock_ns(), MEMORY_PAUSE_NS))  # a pause lets others free some
+    raise MemoryError
+
+
 cdef object take_data(Transport self, const le_result *item):
     """The bytes of a result; its buffer goes back to the pool. Where there is no memory nothing has happened."""
     cdef uint32_t number = item.flags >> IORING_CQE_BUFFER_SHIFT
     cdef le_pool *pool = le_many_pool(&self.io.many, item.flags)
     cdef PyObject *data = PyBytes_New(le_pool_buffer(pool, number), item.result)
     if unlikely(data == NULL):
-        stream_set_timer(self, le_clock_after(le_clock_ns(), MEMORY_PAUSE_NS))  # a pause lets others free some
-        raise MemoryError
+        wait_for_memory(self)
     le_pool_give(pool, number)
     result = <object>data
     Py_DECREF(result)
@@ -225,12 +232,15 @@ cdef int attend(Transport self) except -1:
             self.drain_function(self)
             return 0
     if io.flags & LE_STREAM_PAUSED:
+        io.flags &= ~<uint32_t>LE_STREAM_READY  # it is polled again after the pause
         return 0
     if io.flags & LE_STREAM_PARKED:
         return deliver_parked(self)
     if io.many.results.first:
         self.owner.core.callbacks += 1
         return deliver_data(self)
+    if io.flags & LE_STREAM_READY:
+        return receive(self)
     if io.many.is_over and not io.flags & LE_STREAM_EOF:
         return end_of_data(self)
     return 0
@@ -240,16 +250,48 @@ cdef int deliver_data(Transport self) except -1:
     cdef le_stream *io = &self.io
     cdef const le_result *item = le_results_first(&self.owner.core.results, &io.many.results)
     data = take_data(self, item)
-    if self.is_adaptive and le_many_weigh(&io.many, item):
-        self.is_adaptive = pool_change(self.owner, &io.many, &self.core)
+    if self.is_adaptive and le_stream_weigh(io, item) and not io.flags & LE_STREAM_BIG and le_stream_resize(io):
+        op_stop(self.owner, &self.core.op)  # and it is armed again
     le_results_drop(&self.owner.core.results, &io.many.results)
-    if io.many.results.first or io.many.is_over:
+    if io.many.results.first or io.many.is_over or io.flags & LE_STREAM_READY:
         le_stream_collect(io)
     if unlikely(self.core.sqe.ioprio and not le_op_is_out(&io.many.hangup)):
         op_start(self.owner, &io.many.hangup)  # see le_many.h: from the first data on the end may be missed
     if unlikely(self.filter is not None):
         return self.filter.received(self, data)
     return stream_hand_over(self, data)
+
+
+cdef int receive(Transport self) except -1:
+    """A big stream has something to receive: take it right into what the user gets."""
+    cdef le_stream *io = &self.io
+    cdef PyObject *data = PyBytes_New(NULL, LE_BIG_BYTES)
+    cdef Py_ssize_t size
+    if unlikely(data == NULL):
+        wait_for_memory(self)
+    io.flags &= ~<uint32_t>LE_STREAM_READY
+    size = recv(io.fd, PyBytes_AS_STRING(<object>data), LE_BIG_BYTES, MSG_DONTWAIT)
+    self.owner.core.other_syscalls += 1
+    if unlikely(size <= 0):
+        Py_DECREF(<object>data)
+        if size < 0 and errno in (EAGAIN, EINTR, ENOMEM, ENOBUFS):
+            return op_start(self.owner, &self.core.op)
+        io.many.is_over = True
+        io.many.outcome = 0 if size == 0 else -errno
+        return end_of_data(self)
+    le_stream_is_active(io)
+    if size >= LE_BIG_PIECE:
+        io.many.streak = 0
+    else:
+        io.many.streak += 1
+        if io.many.streak == LE_SMALL_STREAK:
+            le_stream_resize(io)
+    op_start(self.owner, &self.core.op)
+    whole = bytes_cut(data, size)
+    if unlikely(self.filter is not None):
+        return self.filter.received(self, whole)
+    self.owner.core.callbacks += 1
+    return stream_hand_over(self, whole)
 
 
 cdef int deliver_parked(Transport self) except -1:
@@ -302,7 +344,7 @@ cdef int look_for_end(Transport self) except -1:
     """The other end may have gone, while nothing is received."""
     cdef le_stream *io = &self.io
     cdef Py_ssize_t count
-    cdef char byte
+    cdef char byte = 0
     io.flags &= ~<uint32_t>LE_STREAM_HUNG
     if io.flags & LE_STREAM_NO_READING:
         if io.queued:

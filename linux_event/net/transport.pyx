@@ -16,7 +16,7 @@ from libc.stdlib cimport free
 from linux_event.address cimport address_from_sockaddr
 from linux_event.core cimport (
     LE_LANE_COMPLETIONS, LE_NOT_IN_HEAP, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_WATCHER_OBJECT, le_clock_after, le_clock_ns,
-    le_heap_add, le_heap_remove, le_loop, le_many_leave_pools, le_operation_end, le_operation_leave, le_watcher_collect,
+    le_heap_add, le_heap_remove, le_loop, le_operation_end, le_operation_leave, le_watcher_collect,
 )
 from linux_event.engine cimport Engine, loop_changed
 from linux_event.errors cimport check_memory
@@ -319,7 +319,9 @@ cdef int stream_finish(Transport self) except -1:
             close(io.fd)
             io.fd = -1
         if not self.core.flags & LE_OPERATION_KEPT:
-            le_many_leave_pools(&io.many)
+            if io.many.pool != NULL:
+                io.many.pool.users -= 1
+                io.many.pool = NULL
             le_stream_drop_queue(io)
         if self.sock is not None:
             self.sock.detach()

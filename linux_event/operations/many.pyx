@@ -12,13 +12,13 @@ from libc.stdint cimport int32_t, int64_t, uint32_t
 from linux_event.address cimport is_socket_object, socket_of_fd
 from linux_event.arguments cimport seconds_to_ns
 from linux_event.core cimport (
-    IORING_CQE_BUFFER_SHIFT, LE_LANE_COMPLETIONS, LE_NOT_IN_HEAP, LE_NS_NEVER, LE_OPERATION_CANCELLED, LE_OPERATION_ENDED,
-    LE_OPERATION_KEPT, LE_OPERATION_TIMED_OUT, LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_SHORTAGE_NEW, LE_SHORTAGE_NONE,
-    LE_SHORTAGE_WAITS, le_clock_after, le_clock_ns, le_heap_add, le_heap_remove, le_loop, le_many, le_many_drop, le_many_end,
-    le_many_leave, le_many_leave_pools, le_many_on_cqe, le_many_on_hangup, le_many_pool, le_many_prep, le_many_prep_accept,
-    le_many_prep_hangup, le_many_prep_recv, le_many_weigh, le_op, le_op_class, le_op_is_out, le_op_owner, le_op_verdict,
-    le_operation_end, le_pool, le_pool_buffer, le_pool_give, le_result, le_results_drop, le_results_first,
-    le_results_reserve, le_watcher_collect, le_watcher_function,
+    IORING_CQE_BUFFER_SHIFT, IORING_CQE_F_SOCK_NONEMPTY, LE_LANE_COMPLETIONS, LE_NOT_IN_HEAP, LE_NS_NEVER,
+    LE_OPERATION_CANCELLED, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_OPERATION_TIMED_OUT, LE_OP_ABI,
+    LE_OP_EVERY_COMPLETION, LE_OP_QUEUED, LE_SHORTAGE_NEW, LE_SHORTAGE_NONE, LE_SHORTAGE_WAITS, le_clock_after, le_clock_ns,
+    le_heap_add, le_heap_remove, le_loop, le_many, le_many_drop, le_many_end, le_many_leave, le_many_move, le_many_on_cqe,
+    le_many_on_hangup, le_many_pool, le_many_prep, le_many_prep_accept, le_many_prep_hangup, le_many_prep_recv, le_op,
+    le_op_class, le_op_is_out, le_op_owner, le_op_verdict, le_operation_end, le_pool, le_pool_buffer, le_pool_give,
+    le_result, le_results_drop, le_results_first, le_results_reserve, le_watcher_collect, le_watcher_function,
 )
 from linux_event.engine cimport Engine, loop_changed
 from linux_event.errors cimport check_memory
@@ -26,7 +26,7 @@ from linux_event.liburing cimport io_uring_sqe
 from linux_event.linux cimport ECANCELED, SO_TYPE, SOCK_DGRAM, SOL_SOCKET, close, getsockopt, socklen_t
 from linux_event.loop cimport add_method
 from linux_event.operation cimport Operation, kind_begin, operation_begin, operation_enter, operation_fd, operation_kind
-from linux_event.pool cimport BufferPool, pool_argument, pool_change
+from linux_event.pool cimport BufferPool, big_pool, pool_argument
 from linux_event.requests cimport op_start, op_stop
 
 import os
@@ -41,6 +41,9 @@ cdef enum:
     # Without an fd to be had accepting pauses. Nobody tells when this process or, of ENFILE, another one closes some.
     SHORTAGE_PAUSE_NS = 100_000_000
     MEMORY_PAUSE_NS = 10_000_000
+    # Pieces in a row: that have filled a small buffer with more behind them, or that a small buffer would have held.
+    BIG_STREAK = 2
+    SMALL_STREAK = 16
 
 
 @cython.final
@@ -48,8 +51,9 @@ cdef class ManyOperation(Operation):
     """An operation that calls back once for each of its results, and once more at its end."""
 
     cdef le_many many
-    cdef BufferPool buffers  # keeps the pool alive that it was started with
-    cdef bint is_adaptive    # that is the small one of the loop, to be used by turns with the big one
+    cdef BufferPool buffers      # keeps many.pool alive
+    cdef BufferPool big_buffers  # and many.other
+    cdef bint is_adaptive        # those are the pools of the loop, to be used by turns
 
 
 cdef void prep(le_op *op, io_uring_sqe *sqe) noexcept nogil:
@@ -169,13 +173,51 @@ cdef int deliver_data(ManyOperation self) except -1:
             later(self)  # the data stay, until there is memory
             return -1
         le_pool_give(pool, number)
-        if self.is_adaptive and le_many_weigh(&self.many, item):
-            self.is_adaptive = pool_change(self.owner, &self.many, &self.core)
+        if self.is_adaptive:
+            weigh(self, item)
     else:
         data = PyBytes_New(NULL, 0)
     le_results_drop(&self.owner.core.results, &self.many.results)
     collect_again(self)
     return hand_over(self, data)
+
+
+cdef inline int weigh(ManyOperation self, const le_result *item) except -1:
+    """See whether the buffers are of the right size for this connection."""
+    cdef bint is_other_better
+    if self.many.is_big:
+        is_other_better = item.result <= <int32_t>self.buffers.pool.size
+    else:
+        is_other_better = item.result == <int32_t>self.buffers.pool.size and item.flags & IORING_CQE_F_SOCK_NONEMPTY
+    if not is_other_better:
+        self.many.streak = 0
+        return 0
+    self.many.streak += 1
+    if self.many.streak >= (SMALL_STREAK if self.many.is_big else BIG_STREAK):
+        self.many.streak = 0
+        change_pool(self)
+    return 0
+
+
+cdef int change_pool(ManyOperation self) except -1:
+    if self.big_buffers is None:
+        try:
+            self.big_buffers = big_pool(self.owner)
+        except (MemoryError, OSError):
+            self.is_adaptive = False
+            return 0
+        self.big_buffers.pool.users += 1
+        self.many.other = &self.big_buffers.pool
+    if self.core.op.state == LE_OP_QUEUED:
+        le_many_move(&self.many, &self.core)
+    elif le_op_is_out(&self.core.op):
+        self.many.is_moving = True
+        op_stop(self.owner, &self.core.op)  # and it is armed again
+    elif not self.many.is_over:  # it waits for a buffer
+        le_many_leave(&self.owner.core, &self.many)
+        le_many_move(&self.many, &self.core)
+        op_start(self.owner, &self.core.op)
+    return 0
 
 
 cdef int deliver_connection(ManyOperation self) except -1:
@@ -222,9 +264,12 @@ cdef int hand_over(ManyOperation self, PyObject *value) except -1:
 
 cdef int finish(ManyOperation self) except -1:
     """The last call: the end of the data, an error, or the cancellation."""
-    if not self.core.flags & LE_OPERATION_KEPT:
-        le_many_leave_pools(&self.many)
-        self.buffers = None
+    if self.many.pool != NULL and not self.core.flags & LE_OPERATION_KEPT:
+        self.buffers.pool.users -= 1
+        if self.big_buffers is not None:
+            self.big_buffers.pool.users -= 1
+        self.many.pool = self.many.other = NULL
+        self.buffers = self.big_buffers = None
     return call_the_last_time(<PyObject *>self)
 
 
