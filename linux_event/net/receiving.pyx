@@ -1,10 +1,11 @@
 """Receiving, and dispatch: what a stream does when the loop calls it. What it calls for that is in transport.pyx."""
 
-from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EAGAIN, EINTR, ENOMEM, EPIPE, errno
 from libc.stdint cimport int32_t, uint32_t
+from libc.stdlib cimport malloc
 from linux_event.core cimport (
     IORING_CQE_BUFFER_SHIFT, LE_NOT_IN_HEAP, LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_OPERATION_ENDED, LE_WATCHER_ABI,
     le_clock_after, le_clock_ns, le_loop, le_many_pool, le_many_prep_hangup, le_op, le_op_class, le_op_is_out, le_op_owner,
@@ -25,7 +26,6 @@ from linux_event.net.transport cimport (
     Transport, stream_changed, stream_drop_spent, stream_end, stream_fail, stream_finish, stream_hand_eof, stream_hand_over,
     stream_set_timer, stream_shut, stream_tick,
 )
-from linux_event.operation cimport bytes_cut
 from linux_event.pool cimport pool_argument
 from linux_event.requests cimport op_start, op_stop
 
@@ -42,6 +42,10 @@ cdef extern from *:
 cdef enum:
     HIGH_DEFAULT = 64 << 10
     MEMORY_PAUSE_NS = 10_000_000
+
+
+# What big streams receive into. No other thread comes in between: the GIL is held until the data have been copied.
+cdef char *hot = NULL
 
 
 # -- The requests ------------------------------------------------------------------------------------------------------
@@ -263,17 +267,18 @@ cdef int deliver_data(Transport self) except -1:
 
 
 cdef int receive(Transport self) except -1:
-    """A big stream has something to receive: take it right into what the user gets."""
+    """A big stream has something to receive."""
+    global hot
     cdef le_stream *io = &self.io
-    cdef PyObject *data = PyBytes_New(NULL, LE_BIG_BYTES)
     cdef Py_ssize_t size
-    if unlikely(data == NULL):
-        wait_for_memory(self)
     io.flags &= ~<uint32_t>LE_STREAM_READY
-    size = recv(io.fd, PyBytes_AS_STRING(<object>data), LE_BIG_BYTES, MSG_DONTWAIT)
+    if unlikely(hot == NULL):
+        hot = <char *>malloc(LE_BIG_BYTES)
+        if hot == NULL:
+            wait_for_memory(self)
+    size = recv(io.fd, hot, LE_BIG_BYTES, MSG_DONTWAIT)
     self.owner.core.other_syscalls += 1
     if unlikely(size <= 0):
-        Py_DECREF(<object>data)
         if size < 0 and errno in (EAGAIN, EINTR, ENOMEM, ENOBUFS):
             return op_start(self.owner, &self.core.op)
         io.many.is_over = True
@@ -287,7 +292,7 @@ cdef int receive(Transport self) except -1:
         if io.many.streak == LE_SMALL_STREAK:
             le_stream_resize(io)
     op_start(self.owner, &self.core.op)
-    whole = bytes_cut(data, size)
+    whole = PyBytes_FromStringAndSize(hot, size)
     if unlikely(self.filter is not None):
         return self.filter.received(self, whole)
     self.owner.core.callbacks += 1
