@@ -290,7 +290,7 @@ static inline void le_stream_prep_recv(struct le_stream *stream)
 static inline int le_stream_weigh(struct le_stream *stream, const struct le_result *item)
 {
     struct le_many *many = &stream->many;
-    if (item->result < LE_BIG_PIECE) {
+    if (item->result < LE_BIG_PIECE || le_stream_is(stream, LE_STREAM_BIG | LE_STREAM_GROWING | LE_STREAM_NO_SOCKET)) {
         many->streak = 0;
         return 0;
     }
@@ -325,8 +325,8 @@ static inline enum le_op_verdict le_stream_on_recv(struct le_stream *stream, str
         return LE_OP_END;
     }
     if (le_stream_is(stream, LE_STREAM_BIG)) {
-        if (result == -EINTR || result == -EAGAIN || result == -ECANCELED)
-            return le_stream_wants(stream) ? LE_OP_AGAIN : LE_OP_END;
+        if ((result == -EINTR || result == -EAGAIN || result == -ECANCELED) && le_stream_wants(stream))
+            return LE_OP_AGAIN;
         stream->flags |= LE_STREAM_READY; /* an error too: receiving tells which */
         le_stream_collect(stream);
         return LE_OP_END;
@@ -342,6 +342,8 @@ static inline enum le_op_verdict le_stream_on_recv(struct le_stream *stream, str
     }
     if (LE_UNLIKELY(verdict != LE_OP_LATER && !le_stream_wants(stream))) {
         le_many_leave(stream->loop, many);
+        if (le_stream_is(stream, LE_STREAM_HUNG)) /* dispatch has waited for this */
+            le_stream_collect(stream);
         return LE_OP_END;
     }
     return verdict;

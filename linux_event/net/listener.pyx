@@ -372,7 +372,7 @@ cdef int tell_shortage(Listener self) except -1:
     if self.owner.error_handler is not None:
         return self.owner.tell(self, error)
     from logging import getLogger
-    getLogger("linux_event").warning("%r: %s", self, error)
+    getLogger("linux_event").warning(f"{self!r}: {error}")  # the record is not to keep them alive
     return 0
 
 

@@ -107,7 +107,6 @@ cdef int stream_init(Transport self, Engine loop, int fd, uint32_t flags) except
     io.high, io.low = HIGH_DEFAULT, HIGH_DEFAULT // 4
     io.flags = flags | LE_STREAM_PAUSED
     if not flags & LE_STREAM_NO_READING:
-        self.is_adaptive = True
         io.many.pool = &pool_argument(loop, None).pool
     io.fd = fd
     if io.many.pool != NULL:
@@ -215,13 +214,13 @@ cdef int attend(Transport self) except -1:
         return 0
     if io.flags & LE_STREAM_SPENT:
         stream_drop_spent(self)
+    if io.many.results.first and io.flags & (LE_STREAM_PAUSED | LE_STREAM_PARKED):
+        park(self)
     if io.flags & LE_STREAM_HUNG:
         look_for_end(self)
     # Each of these may have ended it.
     if io.flags & LE_STREAM_ENDING:
         return 0
-    if io.many.results.first and io.flags & (LE_STREAM_PAUSED | LE_STREAM_PARKED):
-        park(self)
     if io.flags & LE_STREAM_BROKEN and (not le_stream_wants(io) or not io.flags & LE_STREAM_BEGUN):
         return stream_fail(self, io.error)
     if io.flags & LE_STREAM_EOF_WANTED and not io.flags & LE_STREAM_SHUT and not io.queued:
@@ -237,6 +236,8 @@ cdef int attend(Transport self) except -1:
             return 0
     if io.flags & LE_STREAM_PAUSED:
         io.flags &= ~<uint32_t>LE_STREAM_READY  # it is polled again after the pause
+        if io.many.is_over and not io.flags & (LE_STREAM_EOF | LE_STREAM_PARKED) and (io.many.outcome < 0 or not self.is_paused):
+            return end_of_data(self)
         return 0
     if io.flags & LE_STREAM_PARKED:
         return deliver_parked(self)
@@ -254,7 +255,7 @@ cdef int deliver_data(Transport self) except -1:
     cdef le_stream *io = &self.io
     cdef const le_result *item = le_results_first(&self.owner.core.results, &io.many.results)
     data = take_data(self, item)
-    if self.is_adaptive and le_stream_weigh(io, item) and not io.flags & LE_STREAM_BIG and le_stream_resize(io):
+    if le_stream_weigh(io, item) and le_stream_resize(io):
         op_stop(self.owner, &self.core.op)  # and it is armed again
     le_results_drop(&self.owner.core.results, &io.many.results)
     if io.many.results.first or io.many.is_over or io.flags & LE_STREAM_READY:
@@ -350,13 +351,17 @@ cdef int look_for_end(Transport self) except -1:
     cdef le_stream *io = &self.io
     cdef Py_ssize_t count
     cdef char byte = 0
-    io.flags &= ~<uint32_t>LE_STREAM_HUNG
     if io.flags & LE_STREAM_NO_READING:
         if io.queued:
             return stream_fail(self, EPIPE)
         return stream_end(self, None)
     if not io.flags & LE_STREAM_PAUSED or io.flags & LE_STREAM_PARKED or io.many.is_over:
+        io.flags &= ~<uint32_t>LE_STREAM_HUNG  # receiving will tell
         return 0
+    op_stop(self.owner, &self.core.op)  # it may have taken data that have not been seen yet
+    if le_op_is_out(&self.core.op):
+        return 0
+    io.flags &= ~<uint32_t>LE_STREAM_HUNG
     self.owner.core.other_syscalls += 1
     count = recv(io.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT)
     if count < 0 and errno != EAGAIN:

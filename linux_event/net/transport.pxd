@@ -37,9 +37,7 @@ cdef class Transport:
     cdef object __weakref__
     cdef bint is_paused      # pause_reading() was called
     cdef bint must_read      # by the filter: it needs data whatever the user says, as in a handshake
-    cdef bint is_adaptive    # it uses the pools of the loop by turns
     cdef bint is_timed       # an entry was put into the heap of deadlines: if it is there no more, its time has come
-
 # End it: what is queued is dropped, and on_close gets `error`. stream_fail() takes an errno. stream_close() is close().
 cdef int stream_end(Transport self, object error) except -1
 cdef int stream_fail(Transport self, int number) except -1
