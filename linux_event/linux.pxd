@@ -153,6 +153,7 @@ cdef extern from "<sys/stat.h>" nogil:
     bint S_ISREG(unsigned mode)
     bint S_ISDIR(unsigned mode)
     bint S_ISFIFO(unsigned mode)
+    bint S_ISSOCK(unsigned mode)
     struct statx_timestamp:
         int64_t tv_sec
         uint32_t tv_nsec

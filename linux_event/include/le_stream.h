@@ -397,10 +397,13 @@ static inline void le_stream_prep_send(struct le_op *op, struct io_uring_sqe *sq
         io_uring_prep_write(sqe, stream->fd, first->at, size, UINT64_MAX);
 }
 
-/* Nothing can be sent any more. What has come in may still be handed over. */
+/* Nothing can be sent any more. Where the other end has gone, what has come from it before may still be handed over: receiving
+ * ends by itself then. After any other failure nothing says so, and the stream is over. */
 static inline void le_stream_break(struct le_stream *stream, int32_t error)
 {
     stream->flags |= LE_STREAM_BROKEN;
+    if (error != EPIPE && error != ECONNRESET)
+        stream->flags |= LE_STREAM_CLOSING;
     stream->error = error;
     le_stream_drop_queue(stream);
     le_stream_collect(stream);

@@ -8,19 +8,19 @@ from libc.stdint cimport int32_t, uint32_t
 from libc.stdlib cimport malloc
 from linux_event.core cimport (
     IORING_CQE_BUFFER_SHIFT, LE_NOT_IN_HEAP, LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_OPERATION_ENDED, LE_WATCHER_ABI,
-    le_clock_after, le_clock_ns, le_loop, le_many_pool, le_many_prep_hangup, le_op, le_op_class, le_op_is_out, le_op_owner,
-    le_op_verdict, le_operation_enter, le_operation_prep, le_pool, le_pool_buffer, le_pool_give, le_result, le_results_drop,
-    le_results_first, le_results_reserve, le_watcher_class, le_watcher_function,
+    le_clock_after, le_clock_ns, le_loop, le_many_leave, le_many_pool, le_many_prep_hangup, le_op, le_op_class, le_op_is_out,
+    le_op_owner, le_op_verdict, le_operation_enter, le_operation_prep, le_pool, le_pool_buffer, le_pool_give, le_result,
+    le_results_drop, le_results_first, le_results_reserve, le_watcher_class, le_watcher_function,
 )
 from linux_event.engine cimport Engine
 from linux_event.errors cimport check_memory
 from linux_event.linux cimport ENOBUFS, MSG_DONTWAIT, MSG_PEEK, recv
 from linux_event.net.native cimport (
-    LE_BIG_BYTES, LE_BIG_PIECE, LE_SMALL_STREAK, LE_STREAM_ABOVE, LE_STREAM_ATTENTION, LE_STREAM_BEGUN, LE_STREAM_BIG,
-    LE_STREAM_READY, LE_STREAM_BROKEN, LE_STREAM_CLOSING, LE_STREAM_ENDING, LE_STREAM_EOF, LE_STREAM_EOF_WANTED, LE_STREAM_HUNG,
-    LE_STREAM_NO_READING, LE_STREAM_NO_SOCKET, LE_STREAM_PARKED, LE_STREAM_PAUSED, LE_STREAM_SHUT, LE_STREAM_SPENT, le_stream,
-    le_stream_collect, le_stream_is_out, le_stream_on_hangup, le_stream_on_recv, le_stream_on_send, le_stream_prep_recv,
-    le_stream_prep_send, le_stream_is_active, le_stream_resize, le_stream_wants, le_stream_weigh,
+    LE_BIG_BYTES, LE_BIG_PIECE, LE_SMALL_STREAK, LE_STREAM_ABOVE, LE_STREAM_ATTENTION, LE_STREAM_BEGUN, LE_STREAM_READY,
+    LE_STREAM_BROKEN, LE_STREAM_CLOSING, LE_STREAM_ENDING, LE_STREAM_EOF, LE_STREAM_EOF_WANTED, LE_STREAM_HUNG,
+    LE_STREAM_NO_READING, LE_STREAM_NO_SOCKET, LE_STREAM_PARKED, LE_STREAM_PAUSED, LE_STREAM_SHUT, LE_STREAM_SPENT,
+    le_stream, le_stream_collect, le_stream_is_out, le_stream_on_hangup, le_stream_on_recv, le_stream_on_send,
+    le_stream_prep_recv, le_stream_prep_send, le_stream_is_active, le_stream_resize, le_stream_wants, le_stream_weigh,
 )
 from linux_event.net.transport cimport (
     Transport, stream_changed, stream_drop_spent, stream_end, stream_fail, stream_finish, stream_hand_eof, stream_hand_over,
@@ -140,6 +140,8 @@ cdef int stream_reading_changed(Transport self) except -1:
         return 0
     if not self.must_read and (self.is_paused or self.data_function is None):
         io.flags |= LE_STREAM_PAUSED  # what is in flight may go on until data come: a short pause costs nothing
+        if io.flags & LE_STREAM_BROKEN:
+            le_stream_collect(io)  # nobody takes what has come, so that it is over
     elif io.flags & LE_STREAM_PAUSED:
         io.flags &= ~<uint32_t>LE_STREAM_PAUSED
         if io.flags & LE_STREAM_BEGUN and not io.flags & (LE_STREAM_CLOSING | LE_STREAM_ENDING):
@@ -255,8 +257,12 @@ cdef int deliver_data(Transport self) except -1:
     cdef le_stream *io = &self.io
     cdef const le_result *item = le_results_first(&self.owner.core.results, &io.many.results)
     data = take_data(self, item)
-    if le_stream_weigh(io, item) and le_stream_resize(io):
-        op_stop(self.owner, &self.core.op)  # and it is armed again
+    if le_stream_weigh(io, item):
+        if le_stream_resize(io):
+            op_stop(self.owner, &self.core.op)  # and it is armed again
+        elif io.many.link.next != NULL:
+            le_many_leave(&self.owner.core, &io.many)  # it needs no buffer any more
+            op_start(self.owner, &self.core.op)
     le_results_drop(&self.owner.core.results, &io.many.results)
     if io.many.results.first or io.many.is_over or io.flags & LE_STREAM_READY:
         le_stream_collect(io)
@@ -352,7 +358,7 @@ cdef int look_for_end(Transport self) except -1:
     cdef Py_ssize_t count
     cdef char byte = 0
     if io.flags & LE_STREAM_NO_READING:
-        if io.queued:
+        if io.queued or io.flags & LE_STREAM_BROKEN:
             return stream_fail(self, EPIPE)
         return stream_end(self, None)
     if not io.flags & LE_STREAM_PAUSED or io.flags & LE_STREAM_PARKED or io.many.is_over:

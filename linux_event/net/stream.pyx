@@ -2,22 +2,25 @@
 
 cimport cython
 from cpython.buffer cimport PyObject_CheckBuffer
+from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint32_t
 from linux_event.address cimport address_from_sockaddr, socket_of_fd
-from linux_event.arguments cimport callable_argument, integer_within, seconds_to_ns
+from linux_event.arguments cimport callable_argument, fd_argument, flag_argument, integer_within, seconds_to_ns
 from linux_event.core cimport le_clock_after, le_clock_ns, le_heap_remove
 from linux_event.engine cimport Engine
-from linux_event.linux cimport getsockname, sockaddr, sockaddr_storage, socklen_t
+from linux_event.linux cimport S_ISSOCK, fstat, getsockname, sockaddr, sockaddr_storage, socklen_t, stat
 from linux_event.net.native cimport (
     LE_STREAM_ABOVE, LE_STREAM_CLOSING, LE_STREAM_ENDING, LE_STREAM_EOF, LE_STREAM_EOF_WANTED, LE_STREAM_NO_SOCKET,
-    LE_STREAM_NO_WRITING, le_stream_collect,
+    LE_STREAM_NO_READING, LE_STREAM_NO_WRITING, le_stream_collect,
 )
-from linux_event.net.receiving cimport stream_init, stream_reading_changed
+from linux_event.net.receiving cimport stream_begin, stream_init, stream_reading_changed
 from linux_event.net.transport cimport (
     Transport, stream_changed, stream_close, stream_end, stream_is_finished, stream_learn_peer, stream_send, stream_send_end,
     stream_set_timer, stream_wants,
 )
 from linux_event.requests cimport loop_guard
+
+import os
 
 cdef extern from *:
     bint unlikely "LE_UNLIKELY"(bint condition) nogil
@@ -344,4 +347,39 @@ cdef class Stream(Transport):
 cdef Stream stream_new(Engine loop, int fd, uint32_t flags):
     cdef Stream self = Stream.__new__(Stream)
     stream_init(self, loop, fd, flags)
+    return self
+
+
+def stream_of_fd(loop, fd, *, reads=True, writes=True):
+    """Make a stream of an fd that is open: a pipe, a terminal, a connected socket.
+
+    :param loop: the ``Loop``.
+    :param fd: an int, which the stream takes over: it closes it. Where this raises it is still yours.
+    :param reads: True: bytes are to be received.
+    :param writes: True: bytes are to be sent.
+    :returns: the ``Stream``. ``write_eof`` closes what is no socket.
+    :raises OSError: the fd is not open (EBADF).
+    :raises TypeError, ValueError: an argument has a wrong type, is negative.
+    :raises LoopClosedError, WrongThreadError: as told by their names.
+
+    What is no socket is read by IORING_OP_READ, one request each time, and written by IORING_OP_WRITE and IORING_OP_WRITEV. See
+    read(2), write(2), pipe(7).
+    """
+    cdef stat status
+    cdef int number = fd_argument(fd)
+    cdef uint32_t flags = 0
+    cdef Stream self
+    if not isinstance(loop, Engine):  # a base of Loop
+        raise TypeError(f"loop must be a Loop, not {type(loop).__name__} ({loop!r})")
+    if not flag_argument(reads, "reads"):
+        flags |= LE_STREAM_NO_READING
+    if not flag_argument(writes, "writes"):
+        flags |= LE_STREAM_NO_WRITING
+    loop_guard(<Engine>loop)
+    if fstat(number, &status) < 0:
+        raise OSError(errno, os.strerror(errno), number)
+    if not S_ISSOCK(status.st_mode):
+        flags |= LE_STREAM_NO_SOCKET
+    self = stream_new(loop, number, flags)
+    stream_begin(self)
     return self
