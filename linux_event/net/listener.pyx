@@ -240,7 +240,7 @@ listener_class.on_release = <le_watcher_function>forget
 
 cdef int go_on(Listener self) except -1:
     """Accept, unless something is against it."""
-    if self.parked is not None:
+    if self.parked or self.io.many.results.first:
         le_watcher_collect(&self.owner.core, &self.core.head, LE_LANE_COMPLETIONS)
     if wants(&self.io) and self.io.many.shortage == LE_SHORTAGE_NONE and not self.io.many.is_over:
         op_start(self.owner, &self.core.op)
@@ -269,7 +269,7 @@ cdef int dispatch(void *listener) except -1:
         tell_shortage(self)
         if io.is_closing:
             return 0
-    if self.parked is not None:
+    if self.parked:
         return deliver(self, self.parked[0], True)
     if io.many.results.first:
         return deliver(self, le_results_first(&self.owner.core.results, &io.many.results).result, False)
@@ -281,9 +281,13 @@ cdef int dispatch(void *listener) except -1:
 cdef int park(Listener self) except -1:
     """There is a pause: a connection leaves the room for results, which others need."""
     cdef int fd = le_results_first(&self.owner.core.results, &self.io.many.results).result
-    if self.parked is None:
-        self.parked = []
-    self.parked.append(fd)
+    try:
+        if self.parked is None:
+            self.parked = []
+        self.parked.append(fd)
+    except MemoryError:
+        set_timer(self, MEMORY_PAUSE_NS)
+        raise
     le_results_drop(&self.owner.core.results, &self.io.many.results)
     return 0
 
@@ -316,7 +320,7 @@ cdef int take(Listener self, bint is_parked) except -1:
             self.parked = None
     else:
         le_results_drop(&self.owner.core.results, &self.io.many.results)
-    if self.parked is not None or self.io.many.results.first or self.io.many.is_over:
+    if self.parked or self.io.many.results.first or self.io.many.is_over:
         le_watcher_collect(&self.owner.core, &self.core.head, LE_LANE_COMPLETIONS)
     return 0
 

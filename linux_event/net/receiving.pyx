@@ -154,26 +154,35 @@ cdef int start_reading(Transport self) except -1:
     cdef le_stream *io = &self.io
     if self.filter is not None:
         io.flags |= LE_STREAM_PARKED  # it may have kept something
-    if io.flags & LE_STREAM_PARKED or io.many.is_over:
+    if io.flags & LE_STREAM_PARKED or io.many.is_over or io.many.results.first:
         le_stream_collect(io)
-    elif io.many.link.next == NULL:  # else it waits for a buffer
+    if not io.flags & LE_STREAM_PARKED and not io.many.is_over and io.many.link.next == NULL:  # else it waits for a buffer
         op_start(self.owner, &self.core.op)
     return 0
 
 
 cdef int park(Transport self) except -1:
     """There is a pause: what has come leaves the pool, which others need, and nothing more is received."""
-    cdef le_stream *io = &self.io
-    cdef const le_result *item
+    try:
+        while self.io.many.results.first:
+            park_one(self)
+    except MemoryError:
+        wait_for_memory(self)
+    return op_stop(self.owner, &self.core.op)
+
+
+cdef int park_one(Transport self) except -1:
     if self.parked is None:
         self.parked = []
-    while io.many.results.first:
-        item = le_results_first(&self.owner.core.results, &io.many.results)
-        data = take_data(self, item)
-        self.parked.append(data)
-        io.flags |= LE_STREAM_PARKED
-        le_results_drop(&self.owner.core.results, &io.many.results)
-    return op_stop(self.owner, &self.core.op)
+    self.parked.append(None)  # the room first: what has left its buffer must not be lost for want of it
+    try:
+        self.parked[-1] = take_data(self, le_results_first(&self.owner.core.results, &self.io.many.results))
+    except BaseException:
+        del self.parked[-1]
+        raise
+    self.io.flags |= LE_STREAM_PARKED
+    le_results_drop(&self.owner.core.results, &self.io.many.results)
+    return 0
 
 
 cdef int wait_for_memory(Transport self) except -1:
@@ -298,8 +307,11 @@ cdef int receive(Transport self) except -1:
         io.many.streak += 1
         if io.many.streak == LE_SMALL_STREAK:
             le_stream_resize(io)
+    try:
+        whole = PyBytes_FromStringAndSize(hot, size)
+    except MemoryError as error:
+        return stream_end(self, error)  # the bytes are lost: that is not to be overlooked
     op_start(self.owner, &self.core.op)
-    whole = PyBytes_FromStringAndSize(hot, size)
     if unlikely(self.filter is not None):
         return self.filter.received(self, whole)
     self.owner.core.callbacks += 1
@@ -384,10 +396,14 @@ cdef int look_for_end(Transport self) except -1:
 cdef int stop(void *stream) except -1:
     """The loop is being closed."""
     cdef Transport self = <Transport>stream
-    if not self.io.flags & LE_STREAM_ENDING:
+    if self.io.flags & LE_STREAM_ENDING:
+        return 0
+    try:
         from linux_event.cancellation import CancelledError
-        stream_end(self, CancelledError("the loop was closed"))
-    return 0
+        error = CancelledError("the loop was closed")
+    except MemoryError as failure:
+        error = failure
+    return stream_end(self, error)
 
 
 cdef int forget(void *stream) except -1:

@@ -257,7 +257,12 @@ cdef bint stream_tick(Transport self) except -1:
     if le_clock_ns() < due_ns:
         stream_set_timer(self, due_ns)
         return False
-    stream_end(self, TimeoutError(ETIMEDOUT, f"nothing was received or sent for {self.io.idle_ns / 1e9:g} seconds", self.io.fd))
+    try:
+        text = f"nothing was received or sent for {self.io.idle_ns / 1e9:g} seconds"
+        error = TimeoutError(ETIMEDOUT, text, self.io.fd)
+    except MemoryError as failure:
+        error = failure
+    stream_end(self, error)
     return True
 
 
@@ -284,7 +289,11 @@ cdef int stream_close(Transport self) except -1:
 
 
 cdef int stream_fail(Transport self, int number) except -1:
-    return stream_end(self, OSError(number, os.strerror(number), self.io.fd))
+    try:
+        error = OSError(number, os.strerror(number), self.io.fd)
+    except MemoryError as failure:
+        error = failure  # it has to end all the same
+    return stream_end(self, error)
 
 
 cdef int stream_end(Transport self, object error) except -1:
@@ -295,7 +304,10 @@ cdef int stream_end(Transport self, object error) except -1:
     io.flags |= LE_STREAM_ENDING
     self.failure = error
     if self.close_function is not None and self.peer is None and not io.flags & LE_STREAM_NO_SOCKET:
-        stream_learn_peer(self)
+        try:
+            stream_learn_peer(self)
+        except MemoryError:
+            self.peer = None
     le_stream_drop_input(io)
     self.parked = None
     le_heap_remove(&loop.core.heap, &self.core.head)
