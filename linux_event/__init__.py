@@ -15,6 +15,8 @@ from linux_event import raw as raw
 from linux_event.errors import DestroyedError, LoopClosedError, UringUnavailableError, WrongThreadError
 from linux_event.events import Events
 from linux_event.loop import Loop
+from linux_event.net.listener import Listener
+from linux_event.net.stream import Stream
 from linux_event.operation import Operation
 from linux_event.pool import BufferPool
 from linux_event.statistics import Statistics
@@ -36,6 +38,7 @@ __all__ = [
     "Events",
     "IOWatcher",
     "Idle",
+    "Listener",
     "Loop",
     "LoopClosedError",
     "MountWatcher",
@@ -45,6 +48,7 @@ __all__ = [
     "Ring",
     "Signal",
     "Statistics",
+    "Stream",
     "Timer",
     "UringUnavailableError",
     "Wakeup",

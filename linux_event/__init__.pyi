@@ -1,6 +1,8 @@
 from .errors import DestroyedError, LoopClosedError, UringUnavailableError, WrongThreadError
 from .events import Events
 from .loop import Loop
+from .net.listener import Listener
+from .net.stream import Stream
 from .operation import Operation
 from .pool import BufferPool
 from .statistics import Statistics
@@ -22,6 +24,7 @@ __all__ = [
     "Events",
     "IOWatcher",
     "Idle",
+    "Listener",
     "Loop",
     "LoopClosedError",
     "MountWatcher",
@@ -31,6 +34,7 @@ __all__ = [
     "Ring",
     "Signal",
     "Statistics",
+    "Stream",
     "Timer",
     "UringUnavailableError",
     "Wakeup",

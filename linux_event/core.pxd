@@ -267,6 +267,8 @@ cdef extern from "le_loop.h" nogil:
         uint64_t active
         uint64_t active_ref
         uint64_t operation_count
+        uint64_t streams
+        uint64_t listeners
         uint64_t requests
         uint64_t own_requests
         uint64_t cancelling
@@ -381,6 +383,7 @@ cdef extern from "le_many.h" nogil:
         LE_SHORTAGE_NEW
         LE_SHORTAGE_WAITS
     struct le_many:
+        le_link link
         le_op *op
         le_op hangup
         le_pool *pool

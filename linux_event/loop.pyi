@@ -10,6 +10,8 @@ from _typeshed import FileDescriptorLike, ReadableBuffer, StrOrBytesPath, Writea
 from .chain import Chain
 from .engine import Engine
 from .events import Events
+from .net.listener import Listener
+from .net.stream import Stream
 from .operation import Operation, _Both, _Failure, _Success
 from .pool import BufferPool
 from .statistics import Statistics
@@ -301,4 +303,11 @@ class Loop(Engine):
                 timeout: _Seconds = None) -> Operation[_Addresses]: ...
     def shutdown(self, sock: FileDescriptorLike, how: _Int, callback: _Both[None] = None, *,
                  on_success: _Success[None] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[None]: ...
+    @overload
+    def listen(self, address: _Address | FileDescriptorLike, on_connect: Callable[[Stream], object], *, backlog: _Int = 4096,
+               reuse_port: bool = False, tls: None = None, limit: _Int | None = None) -> Listener: ...
+    @overload
+    def listen(self, address: _Address | FileDescriptorLike, on_connect: None = None, *, backlog: _Int = 4096,
+               reuse_port: bool = False, tls: None = None,
+               limit: _Int | None = None) -> Callable[[Callable[[Stream], object]], Listener]: ...
     # fmt: on

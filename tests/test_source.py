@@ -75,6 +75,11 @@ LAYERS = (
     ("net.dns_cares", "net.dns_threads"),
     ("net.resolver",),
     ("net.resolve",),
+    ("net.native",),
+    ("net.transport",),
+    ("net.binding", "net.receiving"),
+    ("net.stream",),
+    ("net.listener",),
     ("net",),
     ("",),  # the package itself: names of the layers below
     ("demo_peers", "report"),
@@ -340,7 +345,7 @@ def test_every_argument_is_documented():
         if inspect.isdatadescriptor(value):
             continue
         # Exceptions, records and operations are made by the package alone, and the base of watchers by nobody.
-        if value in (linux_event.Watcher, linux_event.Operation):
+        if value in (linux_event.Watcher, linux_event.Operation, linux_event.Stream, linux_event.Listener):
             continue
         if isinstance(value, type) and issubclass(value, (BaseException, tuple, int)):
             continue
@@ -359,6 +364,7 @@ def test_the_public_names_are_those_of_the_contract():
         "Events",
         "IOWatcher",
         "Idle",
+        "Listener",
         "Loop",
         "LoopClosedError",
         "MountWatcher",
@@ -368,6 +374,7 @@ def test_the_public_names_are_those_of_the_contract():
         "Ring",
         "Signal",
         "Statistics",
+        "Stream",
         "Timer",
         "UringUnavailableError",
         "Wakeup",

@@ -14,6 +14,8 @@ FIELDS = (
     "cq_overflows",
     "active_watchers",
     "operations_in_flight",
+    "streams",
+    "listeners",
     "pool_buffers_in_use",
 )
 

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdint.h>
 
+#include "le_chunks.h"
 #include "le_clock.h"
 #include "le_compat.h"
 #include "le_fifo.h"
@@ -53,6 +54,7 @@ struct le_loop {
     struct le_index by_signal;
     struct le_index by_child; /* active watchers of children, by a remainder of the pid */
     struct le_pipes pipes; /* for data that are spliced */
+    struct le_chunks chunks; /* for small pieces of data to be sent */
 
     struct le_slots slots;
 
@@ -60,6 +62,8 @@ struct le_loop {
     uint64_t active;         /* active watchers */
     uint64_t active_ref;     /* those of them that keep run() going */
     uint64_t operation_count; /* members of the list `operations` */
+    uint64_t streams;        /* those of them that are streams, and listeners */
+    uint64_t listeners;
     uint64_t requests;       /* requests of watchers and operations that are not idle */
     uint64_t own_requests;   /* requests of the loop itself that are not idle */
     uint64_t cancelling;     /* requests in CANCEL_QUEUED or CANCELLING */
@@ -113,6 +117,7 @@ static inline void le_loop_free(struct le_loop *loop)
     le_index_free(&loop->by_signal);
     le_index_free(&loop->by_child);
     le_results_free(&loop->results);
+    le_chunks_free(&loop->chunks);
     le_slots_free(&loop->slots);
 }
 

@@ -1,0 +1,77 @@
+"""Each allocation of a stream and of a listener fails: an error or success, never a crash, and nothing is left open."""
+
+import _fault
+import pytest
+from test_memory import INTERPRETER, LIBC, NOT_MEASURED, expect_survived, harness, shim
+
+__all__ = ["shim"]
+
+SETTLE = "for _ in range(6): loop.run_once(0)"
+
+BODIES = {
+    "stream": f"""
+        import socket
+
+        def connected(stream):
+            stream.on_data = lambda stream, data: stream.write(data)
+            stream.on_close = ignore
+            streams.append(stream)
+
+        streams = []
+        listener = loop.listen(chr(0) + "linux_event of memory %d" % os.getpid(), connected)
+        with socket.socket(socket.AF_UNIX) as far:
+            far.connect(listener.sockname)
+            far.send(bytes(100))
+            {SETTLE}
+            for stream in streams:
+                stream.write(bytearray(5000))
+                stream.writelines([b"a", b"b", bytes(5000), bytes(20000)])
+                stream.idle_timeout = 5
+                {SETTLE}
+                stream.pause_reading()
+                far.send(bytes(100))
+                {SETTLE}
+                stream.resume_reading()
+                repr(stream), stream.peername, stream.sockname, stream.socket
+                {SETTLE}
+                stream.close()
+            {SETTLE}
+    """,
+    "listener": f"""
+        import socket
+
+        def connected(stream):
+            stream.on_data = ignore
+
+        with loop.listen(chr(0) + "linux_event of memory %d" % os.getpid(), connected) as listener:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(listener.sockname)
+                {SETTLE}
+                client.send(b"x")
+                {SETTLE}
+            listener.pause()
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(listener.sockname)
+                listener.resume()
+                {SETTLE}
+            repr(listener), listener.socket
+        {SETTLE}
+    """,
+}
+
+
+def program(failures, name):
+    """What fails within a callback goes to on_error, so that many more attempts than elsewhere seem to succeed."""
+    source = harness(failures, BODIES[name])
+    assert "quiet < 30:" in source
+    return source.replace("quiet < 30:", "quiet < 300:")
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_each_allocation_of_the_interpreter_fails(name):
+    assert expect_survived(_fault.run_script(program(INTERPRETER, name), env=NOT_MEASURED))
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_each_allocation_of_c_fails(shim, name):
+    assert expect_survived(_fault.run_script(program(LIBC, name), env={"LD_PRELOAD": str(shim)}))
