@@ -465,6 +465,11 @@ cdef Tls tls_new(object context, bint server_side, object server_hostname):
     load()
     if not isinstance(context, SSLContext):
         raise TypeError(f"the TLS context must be an ssl.SSLContext, not {type(context).__name__} ({context!r})")
+    if server_hostname is not None and not isinstance(server_hostname, str):
+        raise TypeError(f"server_hostname must be a str, not {type(server_hostname).__name__} ({server_hostname!r})")
+    if server_hostname is None and not server_side and context.check_hostname:
+        # ssl itself would check no name then.
+        raise ValueError("server_hostname must be given: the context has check_hostname set")
     self.incoming, self.outgoing = MemoryBIO(), MemoryBIO()
     self.ssl_object = context.wrap_bio(self.incoming, self.outgoing, server_side=server_side, server_hostname=server_hostname)
     # Its methods do nothing but call those of what it wraps.
