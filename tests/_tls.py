@@ -149,7 +149,10 @@ class Wire:
         self.call(self.ssl.write, data)
 
     def receive(self, size=1 << 16):
-        return self.call(self.ssl.read, size)
+        try:
+            return self.call(self.ssl.read, size)
+        except ssl.SSLZeroReturnError:  # where both have said goodbye
+            return b""
 
     def receive_exactly(self, size):
         got = bytearray()

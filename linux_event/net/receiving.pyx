@@ -239,6 +239,8 @@ cdef int attend(Transport self) except -1:
         return stream_fail(self, io.error)
     if io.flags & LE_STREAM_EOF_WANTED and not io.flags & LE_STREAM_SHUT and not io.queued:
         stream_shut(self)
+        if self.closes_later:
+            return self.filter.gathered(self)
     if io.flags & LE_STREAM_CLOSING:
         return 0 if io.queued else stream_end(self, None)
     if io.flags & LE_STREAM_ABOVE and not io.flags & LE_STREAM_BROKEN and is_drained(self):

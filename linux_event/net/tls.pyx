@@ -14,16 +14,32 @@ from linux_event.arguments cimport seconds_to_ns
 from linux_event.core cimport LE_NS_NEVER, le_clock_after, le_clock_ns, le_heap_remove
 from linux_event.net.native cimport (
     LE_COPY_MAX, LE_STREAM_ABOVE, LE_STREAM_BROKEN, LE_STREAM_CLOSING, LE_STREAM_ENDING, LE_STREAM_EOF_WANTED,
-    LE_STREAM_GATHERED, le_stream, le_stream_collect, le_stream_is_sending, le_stream_try,
+    LE_STREAM_EOF, LE_STREAM_GATHERED, LE_STREAM_SHUT, le_stream, le_stream_collect, le_stream_is_sending, le_stream_try,
 )
 from linux_event.net.receiving cimport stream_reading_changed
 from linux_event.net.transport cimport (
-    Filter, Transport, stream_changed, stream_close, stream_end, stream_hand, stream_hand_eof, stream_learn_peer, stream_send,
+    Filter, Transport, stream_changed, stream_end, stream_hand, stream_hand_eof, stream_learn_peer, stream_send,
     stream_send_end, stream_set_timer, stream_wants,
 )
 from linux_event.requests cimport loop_guard
 
 cdef extern from *:
+    """
+    #include <linux/sockios.h>
+    #include <netinet/in.h>
+    #include <sys/ioctl.h>
+    #include <sys/socket.h>
+    /* Bytes that the other end of a TCP connection has not acknowledged. */
+    static int le_tls_unsent(int fd)
+    {
+        int protocol = 0, count = 0;
+        socklen_t size = sizeof protocol;
+        if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) || protocol != IPPROTO_TCP)
+            return 0;
+        return ioctl(fd, SIOCOUTQ, &count) ? 0 : count;
+    }
+    """
+    int le_tls_unsent(int fd) noexcept
     bint unlikely "LE_UNLIKELY"(bint condition) nogil
 
 cdef enum:
@@ -33,6 +49,12 @@ cdef enum:
     ENCRYPT_MAX = 64 << 10  # at a time: it stays in the cache on its way
     # Writes of this size on are encrypted and tried at once.
     TRY_MIN = 16 << 10
+
+cdef enum:
+    # When to look whether the other end has got everything: after that time, doubled each time, up to the second one.
+    LINGER_MIN_NS = 2_000_000
+    LINGER_MAX_NS = 1_000_000_000
+    LINGER_TIMES = 40
 
 # Of ssl, which is imported when it is needed first.
 cdef object SSLContext = None
@@ -165,10 +187,10 @@ cdef class Tls(Filter):
         flush(self, stream)
         if stream.io.flags & (LE_STREAM_BROKEN | LE_STREAM_ENDING):
             return False
-        if self.queued:
-            return True  # after the handshake
-        say_goodbye(self, stream)
-        return False
+        if not self.is_open and not self.queued:
+            return False
+        stream.closes_later = True
+        return not farewell(self, stream)
 
     # -- Dispatch ----------------------------------------------------------------------------------------------------
 
@@ -179,6 +201,8 @@ cdef class Tls(Filter):
         return pump(self, stream)
 
     cdef int expired(self, Transport stream) except -1:
+        if self.is_open:
+            return settle(self, stream, False)
         try:
             text = f"the TLS handshake was not done within {self.timeout:g} seconds"
             error = TimeoutError(ETIMEDOUT, text, stream.io.fd)
@@ -292,7 +316,7 @@ cdef int pump(Tls self, Transport stream) except -1:
     cdef bint was_blocked = self.is_blocked
     if is_over(stream):
         return 0
-    if data is None or was_blocked:
+    if data is None or was_blocked or stream.closes_later:
         try:
             more = decrypt(self)
             data = more if data is None else data if more is None else data + more
@@ -321,11 +345,12 @@ cdef int settle(Tls self, Transport stream, bint may_call) except -1:
         send_out(self, stream)  # an alert, a new key
     if is_over(stream):
         return 0
+    if unlikely(stream.closes_later):
+        if farewell(self, stream):
+            stream_end(stream, None)
+        return 0
     if unlikely(self.end_wanted and not self.end_sent and not self.queued):
         finish_writing(self, stream)
-    if unlikely(stream.closes_later and not self.queued):
-        stream.closes_later = False
-        return stream_close(stream)
     if unlikely(self.kept is None and (self.failure is not None or self.has_ended and not self.has_told)):
         if self.failure is not None:
             return fail(self, stream, self.failure)
@@ -444,6 +469,30 @@ cdef int finish_writing(Tls self, Transport stream) except -1:
     say_goodbye(self, stream)
     call_again(stream)
     return stream_send_end(stream)
+
+
+cdef bint farewell(Tls self, Transport stream) except -1:
+    """close(): whether the fd may be closed. If something is received in between, a session ticket say, closing it would take
+    back what the other end has not got yet. So the stream receives, and waits for the other end to have got everything."""
+    cdef le_stream *io = &stream.io
+    if self.queued and self.failure is None:
+        return update_reading(self, stream)
+    say_goodbye(self, stream)
+    if io.flags & (LE_STREAM_BROKEN | LE_STREAM_ENDING):
+        return True
+    if not io.flags & LE_STREAM_EOF_WANTED:
+        stream_send_end(stream)
+    if not io.flags & LE_STREAM_SHUT:
+        return update_reading(self, stream)
+    if self.has_ended or self.failure is not None or io.flags & LE_STREAM_EOF or self.lingered == LINGER_TIMES:
+        return True
+    if not le_tls_unsent(io.fd):
+        return True
+    if not stream.deadline_ns:
+        stream.deadline_ns = le_clock_after(le_clock_ns(), min(LINGER_MIN_NS << min(self.lingered, 10), LINGER_MAX_NS))
+        self.lingered += 1
+        stream_set_timer(stream, stream.deadline_ns)
+    return update_reading(self, stream)
 
 
 cdef int say_goodbye(Tls self, Transport stream) except -1:

@@ -303,6 +303,8 @@ cdef int stream_close(Transport self) except -1:
 
 
 cdef int stream_fail(Transport self, int number) except -1:
+    if self.closes_later and self.io.flags & LE_STREAM_SHUT:
+        return stream_end(self, None)  # after the farewell of the filter, which nobody has to wait for
     try:
         error = OSError(number, os.strerror(number), self.io.fd)
     except MemoryError as failure:
