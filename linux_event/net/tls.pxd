@@ -18,6 +18,7 @@ cdef class Tls(Filter):
     cdef tls_function function
     cdef object owner
     cdef double timeout
+    cdef Py_ssize_t fed               # bytes that have come and were not looked at yet
     cdef int lingered                 # how often it was looked whether the other end has got everything
     cdef bint is_open                 # the handshake is done
     cdef bint is_inside               # the user is being called: what is written is sent when that has returned

@@ -120,6 +120,10 @@ cdef class Tls(Filter):
             self.feed(data)
         except MemoryError as error:
             return fail(self, stream, error)
+        self.fed += PyBytes_GET_SIZE(data)
+        if stream.io.many.results.first and self.fed < ENCRYPT_MAX:
+            return 0  # more has come already, perhaps the rest of a record
+        self.fed = 0
         return advance(self, stream)
 
     cdef int resumed(self, Transport stream) except -1:
