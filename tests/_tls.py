@@ -43,6 +43,11 @@ def limited(context, version):
     return context
 
 
+def narrow(stream):
+    """Let the kernel take little at a time."""
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+
 class Thread(threading.Thread):
     """Runs function() beside the loop; `wait` runs the loop until that is over, and returns the result."""
 
@@ -170,7 +175,9 @@ class Wire:
 
 
 @contextlib.contextmanager
-def secure_stream(loop, *, side="server", version=None, context=None, peer_context=None, begun=None, family="tcp", folder=None):
+def secure_stream(
+    loop, *, side="server", version=None, context=None, peer_context=None, begun=None, family="tcp", folder=None
+):
     """A stream on which start_tls was called, how that is told, and the Wire at its other end, before the handshake."""
     told = []
 

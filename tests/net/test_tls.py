@@ -9,8 +9,18 @@ import pytest
 from _net import Heard, settle, stream_and_peer
 from _support import finish, run_until, scaled
 from _tls import (
-    VERSIONS, Thread, Wire, authority, certificate, client_context, exchange, secure_client, secure_stream, server_context, shaken,
-)  # fmt: skip
+    VERSIONS,
+    Thread,
+    Wire,
+    authority,
+    certificate,
+    client_context,
+    exchange,
+    secure_client,
+    secure_stream,
+    server_context,
+    shaken,
+)
 
 SIZES = (1, 64, 4096, 4097, 16384, 16385, 100000, 1 << 20)
 
@@ -159,7 +169,7 @@ def test_a_client_without_the_certificate_that_is_demanded(loop, version):
 
 
 def expired():
-    return certificate("localhost", not_after=datetime.datetime(2001, 1, 1, tzinfo=datetime.timezone.utc))
+    return certificate("localhost", not_after=datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC))
 
 
 def unknown():
