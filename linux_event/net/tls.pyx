@@ -78,6 +78,10 @@ cdef class _Window:
     cdef char *at
     cdef Py_ssize_t size
     cdef bint is_readonly
+    cdef object owner  # of memory that is not its own
+
+    def __len__(self):
+        return self.size
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         PyBuffer_FillInfo(view, self, self.at, self.size, self.is_readonly, flags)
@@ -445,7 +449,7 @@ cdef int encrypt(Tls self, Transport stream, object data) except -1:
             left = 0
             return send_out(self, stream)
         window = _Window.__new__(_Window)
-        window.is_readonly = True
+        window.is_readonly, window.owner = True, data
         while left:
             size = min(left, ENCRYPT_MAX)
             window.at, window.size = <char *>at, size
