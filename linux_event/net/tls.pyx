@@ -4,6 +4,7 @@ What is written within a callback is gathered and encrypted at once when that ha
 stream is dispatched next, in the same iteration. What has come is decrypted as far as it goes, and makes one call.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
@@ -72,6 +73,7 @@ cdef int load() except -1:
     return 0
 
 
+@cython.final
 cdef class _Window:
     """Shows some memory as a buffer to ssl, which is done with it when it returns."""
     cdef char *memory  # that it owns, or NULL
@@ -112,6 +114,7 @@ cdef int give_window(_Window window) except -1:
     return 0
 
 
+@cython.final
 cdef class Tls(Filter):
     """TLS on a stream. Cannot be used from Python."""
 
