@@ -18,8 +18,8 @@ from linux_event.linux cimport ENOBUFS, MSG_DONTWAIT, MSG_PEEK, recv
 from linux_event.net.native cimport (
     LE_BIG_BYTES, LE_BIG_PIECE, LE_SMALL_STREAK, LE_STREAM_ABOVE, LE_STREAM_ATTENTION, LE_STREAM_BEGUN, LE_STREAM_READY,
     LE_STREAM_BROKEN, LE_STREAM_CLOSING, LE_STREAM_ENDING, LE_STREAM_EOF, LE_STREAM_EOF_WANTED, LE_STREAM_GATHERED,
-    LE_STREAM_HUNG, LE_STREAM_NO_READING, LE_STREAM_NO_SOCKET, LE_STREAM_PARKED, LE_STREAM_PAUSED, LE_STREAM_SHUT, LE_STREAM_SPENT,
-    le_stream, le_stream_collect, le_stream_is_out, le_stream_on_hangup, le_stream_on_recv, le_stream_on_send,
+    LE_STREAM_HUNG, LE_STREAM_NO_READING, LE_STREAM_NO_SOCKET, LE_STREAM_PARKED, LE_STREAM_PAUSED, LE_STREAM_SHUT,
+    LE_STREAM_SPENT, le_stream, le_stream_collect, le_stream_is_out, le_stream_on_hangup, le_stream_on_recv, le_stream_on_send,
     le_stream_prep_recv, le_stream_prep_send, le_stream_is_active, le_stream_resize, le_stream_wants, le_stream_weigh,
 )
 from linux_event.net.transport cimport (

@@ -9,7 +9,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, P
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from libc.errno cimport ETIMEDOUT
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 from linux_event.arguments cimport seconds_to_ns
 from linux_event.core cimport LE_NS_NEVER, le_clock_after, le_clock_ns, le_heap_remove
@@ -234,10 +234,11 @@ cdef class Tls(Filter):
         return 0
 
 
-cdef void call_again(Transport stream) noexcept:
+cdef int call_again(Transport stream) except -1:
     """Have gathered() called in this iteration."""
     stream.io.flags |= LE_STREAM_GATHERED
     le_stream_collect(&stream.io)
+    return stream_changed(stream)
 
 
 cdef bint is_over(Transport stream) noexcept:
@@ -303,6 +304,8 @@ cdef bytes decrypt(Tls self):
         while ROOM - used >= RECORD_MAX:
             window.at, window.size = window.memory + used, ROOM - used
             count = self.reader(room_size, window)
+            if unlikely(not 0 <= count <= window.size):  # a class of the user's
+                raise ValueError(f"{self.ssl_object!r}: read() has returned {count!r}")
             if not count:
                 self.has_ended = True
                 break
@@ -471,7 +474,6 @@ cdef int encrypt(Tls self, Transport stream, object data) except -1:
 
 cdef int finish_writing(Tls self, Transport stream) except -1:
     """write_eof(): when all is encrypted say that this was all."""
-    cdef bytes data
     flush(self, stream)
     if self.queued or self.end_sent or is_over(stream):
         return 0

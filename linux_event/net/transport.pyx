@@ -289,7 +289,7 @@ cdef int stream_close(Transport self) except -1:
     if self.filter is not None:
         self.closes_later = self.filter.closing(self)
         if self.closes_later or io.flags & (LE_STREAM_CLOSING | LE_STREAM_ENDING):
-            return 0
+            return stream_changed(self)
     io.flags |= LE_STREAM_CLOSING
     le_stream_drop_input(io)
     self.parked = None

@@ -382,6 +382,20 @@ def test_a_context_with_a_class_of_its_own(loop):
     assert Counting.reads
 
 
+@pytest.mark.parametrize("nonsense", [-1, 1 << 40, None])
+def test_a_class_of_its_own_that_talks_nonsense(loop, nonsense):
+    class Wild(ssl.SSLObject):
+        def read(self, *args):
+            return nonsense
+
+    context = server_context()
+    context.sslobject_class = Wild
+    with shaken(loop, context=context) as (heard, wire):
+        wire.send(b"hello")
+        finish(loop)
+        assert isinstance(heard.errors.pop(), ValueError | TypeError)
+
+
 @pytest.mark.parametrize("then", ["go on", "close", "write_eof", "pause", "break"])
 def test_writes_that_have_to_wait_for_the_other_end(loop, then):
     """As in the middle of a renegotiation."""
