@@ -529,8 +529,9 @@ def _listen(self, address, on_connect=None, *, backlog=SOMAXCONN, reuse_port=Fal
     :param backlog: connections that the kernel makes in advance, an int, 0 or more; ``net.core.somaxconn`` at most.
     :param reuse_port: True: other sockets may be bound to the same address, and the kernel spreads the connections. See
         socket(7).
-    :param tls: an ``ssl.SSLContext``: the streams speak TLS, see ``Stream.start_tls``. ``on_connect`` is called when the handshake
-        is done. One that fails is told to the loop's ``on_error``, with the listener; without, it is logged at level DEBUG.
+    :param tls: an ``ssl.SSLContext``: the streams speak TLS, see ``Stream.start_tls``. ``on_connect`` is called when the
+        handshake is done. One that fails is told to the loop's ``on_error``, with the listener; without,
+        it is logged at level DEBUG.
     :param limit: connections at a time, an int, 1 or more; others wait in the queue of the socket. None: any number.
     :param handshake_timeout: seconds, int or float, more than 0, after which a TLS handshake has failed; None: never.
     :returns: the ``Listener``, which keeps ``run`` going until it is closed.

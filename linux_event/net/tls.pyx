@@ -442,7 +442,8 @@ cdef int flush(Tls self, Transport stream) except -1:
 cdef int encrypt(Tls self, Transport stream, object data) except -1:
     """Of what is not encrypted, because the other end has to say something first, `gathered_one` is made."""
     cdef _Window window
-    cdef Py_ssize_t size, left
+    cdef Py_ssize_t size
+    cdef Py_ssize_t left = 0
     cdef const char *at
     try:
         if PyBytes_CheckExact(data):
