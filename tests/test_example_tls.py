@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import threading
 
@@ -88,11 +87,7 @@ def test_terminator_carries_much_and_many(terminator):
     said = os.urandom(scaled(8 << 20, 1 << 20))
     with secure_client(address) as sock:
         assert exchange(sock, said, len(said)) == said.upper()
-        with pytest.raises(ssl.SSLWantReadError):
-            sock.setblocking(False)
-            sock.unwrap()  # the end of our half; that of the other one follows
-        sock.settimeout(BOUND)
-        sock.unwrap()
+        sock.unwrap()  # the end of our half; that of the other one follows
     socks = []
     for _ in range(scaled(30, 3)):
         raw = socket.create_connection(address, BOUND)
