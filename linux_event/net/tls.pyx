@@ -45,8 +45,9 @@ cdef extern from *:
 
 cdef enum:
     RECORD_MAX = 16 << 10  # bytes of the user's in a record
-    # Decrypted at a time: what a big stream receives, what may be left from before, and room for one record more.
-    ROOM = (256 << 10) + 3 * RECORD_MAX
+    # Decrypted at a time: it stays in the cache, and the allocator has such pieces at hand, bigger ones it gives back to the
+    # kernel.
+    ROOM = 64 << 10
     ENCRYPT_MAX = 64 << 10  # at a time: it stays in the cache on its way
     # Writes of this size on are encrypted and tried at once.
     TRY_MIN = 16 << 10
