@@ -1,6 +1,7 @@
 from collections.abc import Callable, Iterable
 from os import stat_result
 from socket import AddressFamily, SocketKind, socket
+from ssl import SSLContext
 from subprocess import Popen
 from types import TracebackType
 from typing import Any, Literal, Self, SupportsIndex, TypeAlias, TypeVarTuple, overload
@@ -305,9 +306,10 @@ class Loop(Engine):
                  on_success: _Success[None] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[None]: ...
     @overload
     def listen(self, address: _Address | FileDescriptorLike, on_connect: Callable[[Stream], object], *, backlog: _Int = 4096,
-               reuse_port: bool = False, tls: None = None, limit: _Int | None = None) -> Listener: ...
+               reuse_port: bool = False, tls: SSLContext | None = None, limit: _Int | None = None,
+               handshake_timeout: _Seconds = 60.0) -> Listener: ...
     @overload
     def listen(self, address: _Address | FileDescriptorLike, on_connect: None = None, *, backlog: _Int = 4096,
-               reuse_port: bool = False, tls: None = None,
-               limit: _Int | None = None) -> Callable[[Callable[[Stream], object]], Listener]: ...
+               reuse_port: bool = False, tls: SSLContext | None = None, limit: _Int | None = None,
+               handshake_timeout: _Seconds = 60.0) -> Callable[[Callable[[Stream], object]], Listener]: ...
     # fmt: on

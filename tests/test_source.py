@@ -78,6 +78,7 @@ LAYERS = (
     ("net.native",),
     ("net.transport",),
     ("net.binding", "net.receiving"),
+    ("net.tls",),
     ("net.stream",),
     ("net.listener",),
     ("net",),

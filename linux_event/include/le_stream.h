@@ -48,12 +48,14 @@ enum le_stream_flag {
     LE_STREAM_GROWING = 65536,   /* it becomes a big one when the receive in flight has ended */
     LE_STREAM_BIG = 131072,      /* much comes at a time: it is polled, and dispatch receives */
     LE_STREAM_READY = 262144,    /* and there is something */
+    LE_STREAM_GATHERED = 524288, /* the filter has something to send */
 };
 
 /* Dispatch has more to look at than data that have come. */
 #define LE_STREAM_ATTENTION                                                                                            \
     (LE_STREAM_PAUSED | LE_STREAM_PARKED | LE_STREAM_EOF | LE_STREAM_EOF_WANTED | LE_STREAM_ABOVE | LE_STREAM_CLOSING |  \
-     LE_STREAM_BROKEN | LE_STREAM_ENDING | LE_STREAM_SPENT | LE_STREAM_HUNG | LE_STREAM_READY)
+     LE_STREAM_BROKEN | LE_STREAM_ENDING | LE_STREAM_SPENT | LE_STREAM_HUNG | LE_STREAM_READY |       \
+     LE_STREAM_GATHERED)
 
 /* What it asks of the code around it: to drop a reference on a bytes object. */
 typedef void (*le_stream_drop)(void *bytes);

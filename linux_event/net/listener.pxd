@@ -1,6 +1,6 @@
 # listener.pxd: listeners, as those that stand between them and their users see them.
 
-from libc.stdint cimport int32_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 from linux_event.core cimport le_many, le_operation
 from linux_event.engine cimport Engine
 from linux_event.net.binding cimport Binding
@@ -22,6 +22,8 @@ cdef class Listener:
     cdef listener_state io
     cdef Engine owner
     cdef object function    # on_connect
+    cdef object context     # the SSLContext, or None
+    cdef int64_t handshake_ns  # how long a handshake may take; 0: as long as it takes
     cdef object data_value
     cdef Binding place
     cdef object sock        # the socket.socket of `socket`, or None

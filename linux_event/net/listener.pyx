@@ -25,7 +25,8 @@ from linux_event.loop cimport add_method
 from linux_event.net.binding cimport binding_new, binding_remove_path
 from linux_event.net.receiving cimport stream_begin
 from linux_event.net.stream cimport Stream, stream_new
-from linux_event.net.transport cimport stream_end
+from linux_event.net.tls cimport tls_begin, tls_check, tls_timeout
+from linux_event.net.transport cimport Transport, stream_end
 from linux_event.requests cimport loop_guard, op_start, op_stop
 
 import os
@@ -310,7 +311,14 @@ cdef int deliver(Listener self, int fd, bint is_parked) except -1:
     stream.lost = lost
     self.connection_count += 1
     self.io.is_short = False
-    return listener_connected(self, stream)
+    if self.context is None:
+        return listener_connected(self, stream)
+    try:
+        tls_begin(stream, self.context, True, None, self.handshake_ns, tls_done, self)
+    except BaseException:  # the context was changed meanwhile
+        stream_end(stream, None)
+        raise
+    return stream_begin(stream)
 
 
 cdef int take(Listener self, bint is_parked) except -1:
@@ -333,6 +341,22 @@ cdef int listener_connected(Listener self, Stream stream) except -1:
         stream_end(stream, None)  # nobody will look after it
         raise
     return stream_begin(stream)
+
+
+cdef int tls_done(object listener, Transport stream, object error) except -1:
+    """The TLS handshake with a connection is over."""
+    cdef Listener self = listener
+    if error is None:
+        return listener_connected(self, <Stream>stream)
+    from linux_event.cancellation import CancelledError
+    if isinstance(error, CancelledError):
+        return 0
+    error.add_note(f"in the TLS handshake with {stream.peer!r}")
+    if self.owner.error_handler is not None:
+        return self.owner.tell(self, error)
+    from logging import getLogger
+    getLogger("linux_event").debug(f"{self!r}: {error!r} in the TLS handshake with {stream.peer!r}")
+    return 0
 
 
 cdef int lost(object listener) except -1:
@@ -492,7 +516,8 @@ cdef class _Decorator:
 
 
 @cython.binding(True)
-def _listen(self, address, on_connect=None, *, backlog=SOMAXCONN, reuse_port=False, tls=None, limit=None):
+def _listen(self, address, on_connect=None, *, backlog=SOMAXCONN, reuse_port=False, tls=None, limit=None,
+            handshake_timeout=60.0):
     """Listen for connections, and hand each of them over as a ``Stream``.
 
     :param address: ``(host, port)`` with a numeric host, ``"localhost"`` (127.0.0.1), or ``""`` or None: all addresses of IPv4
@@ -504,12 +529,16 @@ def _listen(self, address, on_connect=None, *, backlog=SOMAXCONN, reuse_port=Fal
     :param backlog: connections that the kernel makes in advance, an int, 0 or more; ``net.core.somaxconn`` at most.
     :param reuse_port: True: other sockets may be bound to the same address, and the kernel spreads the connections. See
         socket(7).
-    :param tls: None.
+    :param tls: an ``ssl.SSLContext``: the streams speak TLS, see ``Stream.start_tls``. ``on_connect`` is called when the
+        handshake is done. One that fails is told to the loop's ``on_error``, with the listener; without,
+        it is logged at level DEBUG.
     :param limit: connections at a time, an int, 1 or more; others wait in the queue of the socket. None: any number.
+    :param handshake_timeout: seconds, int or float, more than 0, after which a TLS handshake has failed; None: never.
     :returns: the ``Listener``, which keeps ``run`` going until it is closed.
     :raises ValueError: a host that is not numeric (resolve it first), a socket that does not listen, a number out of range, a
         NUL in a path.
     :raises OSError: the address is in use (EADDRINUSE), not of this machine (EADDRNOTAVAIL), not allowed (EACCES), ...
+    :raises ssl.SSLError: ``tls`` is not for servers.
     :raises TypeError: an argument has a wrong type.
     :raises LoopClosedError, WrongThreadError: as told by their names.
 
@@ -521,11 +550,13 @@ def _listen(self, address, on_connect=None, *, backlog=SOMAXCONN, reuse_port=Fal
     """
     cdef Listener listener
     cdef _Decorator decorator
+    cdef int64_t handshake_ns = tls_timeout(handshake_timeout)
     if tls is not None:
-        raise NotImplementedError("tls is not implemented yet")
+        tls_check(tls, True, None)
     if on_connect is not None:
         callable_argument(on_connect, "on_connect")
     listener = listener_new(self, address, backlog, reuse_port, limit)
+    listener.context, listener.handshake_ns = tls, handshake_ns
     if on_connect is None:
         decorator = _Decorator.__new__(_Decorator)
         decorator.listener = listener

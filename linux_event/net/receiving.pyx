@@ -17,9 +17,9 @@ from linux_event.errors cimport check_memory
 from linux_event.linux cimport ENOBUFS, MSG_DONTWAIT, MSG_PEEK, recv
 from linux_event.net.native cimport (
     LE_BIG_BYTES, LE_BIG_PIECE, LE_SMALL_STREAK, LE_STREAM_ABOVE, LE_STREAM_ATTENTION, LE_STREAM_BEGUN, LE_STREAM_READY,
-    LE_STREAM_BROKEN, LE_STREAM_CLOSING, LE_STREAM_ENDING, LE_STREAM_EOF, LE_STREAM_EOF_WANTED, LE_STREAM_HUNG,
-    LE_STREAM_NO_READING, LE_STREAM_NO_SOCKET, LE_STREAM_PARKED, LE_STREAM_PAUSED, LE_STREAM_SHUT, LE_STREAM_SPENT,
-    le_stream, le_stream_collect, le_stream_is_out, le_stream_on_hangup, le_stream_on_recv, le_stream_on_send,
+    LE_STREAM_BROKEN, LE_STREAM_CLOSING, LE_STREAM_ENDING, LE_STREAM_EOF, LE_STREAM_EOF_WANTED, LE_STREAM_GATHERED,
+    LE_STREAM_HUNG, LE_STREAM_NO_READING, LE_STREAM_NO_SOCKET, LE_STREAM_PARKED, LE_STREAM_PAUSED, LE_STREAM_SHUT,
+    LE_STREAM_SPENT, le_stream, le_stream_collect, le_stream_is_out, le_stream_on_hangup, le_stream_on_recv, le_stream_on_send,
     le_stream_prep_recv, le_stream_prep_send, le_stream_is_active, le_stream_resize, le_stream_wants, le_stream_weigh,
 )
 from linux_event.net.transport cimport (
@@ -229,6 +229,9 @@ cdef int attend(Transport self) except -1:
         park(self)
     if io.flags & LE_STREAM_HUNG:
         look_for_end(self)
+    if io.flags & LE_STREAM_GATHERED and not io.flags & LE_STREAM_ENDING:
+        io.flags &= ~<uint32_t>LE_STREAM_GATHERED
+        self.filter.gathered(self)
     # Each of these may have ended it.
     if io.flags & LE_STREAM_ENDING:
         return 0
@@ -236,9 +239,11 @@ cdef int attend(Transport self) except -1:
         return stream_fail(self, io.error)
     if io.flags & LE_STREAM_EOF_WANTED and not io.flags & LE_STREAM_SHUT and not io.queued:
         stream_shut(self)
+        if self.closes_later:
+            return self.filter.gathered(self)
     if io.flags & LE_STREAM_CLOSING:
         return 0 if io.queued else stream_end(self, None)
-    if io.flags & LE_STREAM_ABOVE and io.queued <= io.low and not io.flags & LE_STREAM_BROKEN:
+    if io.flags & LE_STREAM_ABOVE and not io.flags & LE_STREAM_BROKEN and is_drained(self):
         io.flags &= ~<uint32_t>LE_STREAM_ABOVE
         if self.drain_function is not None:
             le_stream_collect(io)  # there may be more to look at
@@ -262,6 +267,10 @@ cdef int attend(Transport self) except -1:
     return 0
 
 
+cdef bint is_drained(Transport self) noexcept:
+    return (self.io.queued + (0 if self.filter is None else self.filter.queued) <= self.io.low) and not self.closes_later
+
+
 cdef int deliver_data(Transport self) except -1:
     cdef le_stream *io = &self.io
     cdef const le_result *item = le_results_first(&self.owner.core.results, &io.many.results)
@@ -278,6 +287,7 @@ cdef int deliver_data(Transport self) except -1:
     if unlikely(self.core.sqe.ioprio and not le_op_is_out(&io.many.hangup)):
         op_start(self.owner, &io.many.hangup)  # see le_many.h: from the first data on the end may be missed
     if unlikely(self.filter is not None):
+        self.owner.core.callbacks -= 1  # it counts the calls that it makes
         return self.filter.received(self, data)
     return stream_hand_over(self, data)
 

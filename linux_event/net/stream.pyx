@@ -6,7 +6,7 @@ from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint32_t
 from linux_event.address cimport address_from_sockaddr, socket_of_fd
 from linux_event.arguments cimport callable_argument, fd_argument, flag_argument, integer_within, seconds_to_ns
-from linux_event.core cimport le_clock_after, le_clock_ns, le_heap_remove
+from linux_event.core cimport LE_NS_NEVER, le_clock_ns, le_heap_remove
 from linux_event.engine cimport Engine
 from linux_event.linux cimport S_ISSOCK, fstat, getsockname, sockaddr, sockaddr_storage, socklen_t, stat
 from linux_event.net.native cimport (
@@ -14,6 +14,7 @@ from linux_event.net.native cimport (
     LE_STREAM_NO_READING, LE_STREAM_NO_WRITING, le_stream_collect,
 )
 from linux_event.net.receiving cimport stream_begin, stream_init, stream_reading_changed
+from linux_event.net.tls cimport Tls, tls_begin, tls_timeout
 from linux_event.net.transport cimport (
     Transport, stream_changed, stream_close, stream_end, stream_is_finished, stream_learn_peer, stream_send, stream_send_end,
     stream_set_timer, stream_wants,
@@ -105,8 +106,8 @@ cdef class Stream(Transport):
 
     @property
     def write_buffer_size(self):
-        """Bytes that were written and that the kernel has not taken yet, an int."""
-        return self.io.queued
+        """Bytes that were written and that the kernel has not taken yet, an int. With TLS: as they are after encryption."""
+        return self.io.queued + (0 if self.filter is None else self.filter.queued)
 
     def set_write_limits(self, high=None, low=None):
         """Say how much may be queued.
@@ -210,9 +211,9 @@ cdef class Stream(Transport):
     def on_close(self):
         """``callback(stream, error)``, or None: the stream is over, its fd closed. Called once, and last.
 
-        ``error`` is None after ``close``, ``abort`` and the end of the data; else an OSError such as ConnectionResetError or
-        BrokenPipeError, TimeoutError after ``idle_timeout``, CancelledError (of ``concurrent.futures``) when the loop was
-        closed. Assignable."""
+        ``error`` is None after ``close``, ``abort`` and the end of the data; else an OSError such as ConnectionResetError,
+        BrokenPipeError or ssl.SSLError, TimeoutError after ``idle_timeout``, CancelledError (of ``concurrent.futures``) when
+        the loop was closed. Assignable."""
         return self.close_function
 
     @on_close.setter
@@ -221,6 +222,66 @@ cdef class Stream(Transport):
             callable_argument(function, "on_close")
         if not stream_is_finished(self):
             self.close_function = function
+
+    # -- TLS ---------------------------------------------------------------------------------------------------------
+
+    def start_tls(self, context, callback=None, *, server_side=False, server_hostname=None, handshake_timeout=60.0,
+                  initial_data=b""):
+        """Speak TLS from now on: first the handshake, then all that is written and received is encrypted.
+
+        What was written before goes out first, as it is. What has come and was not handed over yet is taken for TLS. What is
+        written in the handshake is sent after it, also if the stream is closed meanwhile.
+
+        :param context: an ``ssl.SSLContext``: certificates, verification, ALPN, versions.
+        :param callback: ``callback(stream, error)``, called once, when the handshake is done, ``error`` None; or when it has
+            failed, right before ``on_close``, which gets the same error. None: ``on_close`` alone tells of failures.
+        :param server_side: True: this end is the server.
+        :param server_hostname: a str: the name that the certificate of the server has to be for, and that it is told (SNI). Of
+            a client only; None: neither, which a context with ``check_hostname`` refuses.
+        :param handshake_timeout: seconds, int or float, more than 0, after which the handshake fails with TimeoutError; None:
+            never.
+        :param initial_data: bytes that were handed over to ``on_data`` already, and are the beginning of TLS.
+        :raises TypeError: an argument has a wrong type.
+        :raises ValueError: as ``SSLContext.wrap_bio`` does: a server with a ``server_hostname``, a client without one where it
+            is to be checked.
+        :raises ssl.SSLError: the context is one for the other side.
+        :raises RuntimeError: the stream has TLS already, is closed, ``write_eof`` was called, the end of the data has come, or
+            it has one direction only.
+        :raises LoopClosedError, WrongThreadError: as told by their names.
+
+        Errors of TLS are those of ``ssl``, which are OSErrors: ``ssl.SSLCertVerificationError`` for a certificate,
+        ``ssl.SSLEOFError`` for a connection that ends without the farewell of TLS (close_notify), ``ssl.SSLError`` for anything
+        else. They end the stream.
+
+        ``on_eof`` is called for close_notify, and ``write_eof`` sends it, then shuts the connection down in this direction:
+        from TLS 1.3 on the other end may go on sending, older ones mostly close. ``close`` sends it and does not wait for
+        that of the other end.
+        """
+        cdef int64_t timeout_ns = tls_timeout(handshake_timeout)
+        if callback is not None:
+            callable_argument(callback, "callback")
+        if not isinstance(initial_data, bytes):
+            raise TypeError(f"initial_data must be bytes, not {type(initial_data).__name__} ({initial_data!r})")
+        loop_guard(self.owner)
+        if self.filter is not None:
+            raise RuntimeError(f"{self!r}: start_tls() was called already")
+        if self.is_closing():
+            raise RuntimeError(f"{self!r}: start_tls() after close()")
+        if self.io.flags & (LE_STREAM_EOF_WANTED | LE_STREAM_EOF | LE_STREAM_NO_READING | LE_STREAM_NO_WRITING):
+            raise RuntimeError(f"{self!r}: TLS needs both directions")
+        tls_begin(self, context, flag_argument(server_side, "server_side"), server_hostname, timeout_ns, tls_done, callback)
+        if initial_data:
+            self.filter.received(self, initial_data)
+        stream_changed(self)
+
+    @property
+    def ssl_object(self):
+        """The ``ssl.SSLObject`` of a stream with TLS, to ask for ``version()``, ``cipher()``, ``getpeercert()``,
+        ``selected_alpn_protocol()`` and the like; None without TLS, and once the stream is over.
+
+        Neither read, write, unwrap nor shake hands with it.
+        """
+        return (<Tls>self.filter).ssl_object if isinstance(self.filter, Tls) else None
 
     # -- The end -----------------------------------------------------------------------------------------------------
 
@@ -232,7 +293,7 @@ cdef class Stream(Transport):
         What has come and was not handed over is dropped. If there is something in the kernel, a TCP peer is told of a reset.
         Stands on IORING_OP_ASYNC_CANCEL and close(2).
         """
-        if self.io.flags & (LE_STREAM_CLOSING | LE_STREAM_ENDING):
+        if self.closes_later or self.io.flags & (LE_STREAM_CLOSING | LE_STREAM_ENDING):
             return
         loop_guard(self.owner)
         stream_close(self)
@@ -251,7 +312,7 @@ cdef class Stream(Transport):
 
     def is_closing(self):
         """Return whether ``close`` or ``abort`` was called, or the stream has ended by itself: a bool."""
-        return (self.io.flags & (LE_STREAM_CLOSING | LE_STREAM_ENDING)) != 0
+        return self.closes_later or (self.io.flags & (LE_STREAM_CLOSING | LE_STREAM_ENDING)) != 0
 
     def is_closed(self):
         """Return whether it is over, and ``on_close`` has been called or is being so: a bool."""
@@ -278,9 +339,9 @@ cdef class Stream(Transport):
         le_heap_remove(&self.owner.core.heap, &self.core.head)
         self.is_timed = False
         self.io.idle_ns = idle_ns
-        if idle_ns:
-            self.io.active_ns = le_clock_ns()
-            stream_set_timer(self, le_clock_after(self.io.active_ns, idle_ns))
+        self.io.active_ns = le_clock_ns()
+        if idle_ns or self.deadline_ns:
+            stream_set_timer(self, LE_NS_NEVER)
         stream_changed(self)
 
     # -- What it is --------------------------------------------------------------------------------------------------
@@ -336,12 +397,20 @@ cdef class Stream(Transport):
     def __repr__(self):
         if stream_is_finished(self):
             state = "closed"
-        elif self.io.flags & (LE_STREAM_CLOSING | LE_STREAM_ENDING):
+        elif self.is_closing():
             state = "closing"
         else:
             state = "open"
         peer = "" if self.peer is None else f" peer={self.peer!r}"
-        return f"<{type(self).__name__} fd={self.io.fd}{peer} queued={self.io.queued} {state}>"
+        return f"<{type(self).__name__} fd={self.io.fd}{peer} queued={self.write_buffer_size} {state}>"
+
+
+cdef int tls_done(object callback, Transport stream, object error) except -1:
+    """The handshake that start_tls() has begun is over."""
+    if callback is not None:
+        stream.owner.core.callbacks += 1
+        callback(stream, error)
+    return 0
 
 
 cdef Stream stream_new(Engine loop, int fd, uint32_t flags):

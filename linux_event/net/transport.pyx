@@ -15,8 +15,8 @@ from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport free
 from linux_event.address cimport address_from_sockaddr
 from linux_event.core cimport (
-    LE_LANE_COMPLETIONS, LE_NOT_IN_HEAP, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_WATCHER_OBJECT, le_clock_after, le_clock_ns,
-    le_heap_add, le_heap_remove, le_loop, le_operation_end, le_operation_leave, le_watcher_collect,
+    LE_LANE_COMPLETIONS, LE_NOT_IN_HEAP, LE_NS_NEVER, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_WATCHER_OBJECT, le_clock_after,
+    le_clock_ns, le_heap_add, le_heap_remove, le_loop, le_operation_end, le_operation_leave, le_watcher_collect,
 )
 from linux_event.engine cimport Engine, loop_changed
 from linux_event.errors cimport check_memory
@@ -64,7 +64,13 @@ cdef class Filter:
     cdef int write_end(self, Transport stream) except -1:
         return stream_send_end(stream)
 
-    cdef int closing(self, Transport stream) except -1:
+    cdef bint closing(self, Transport stream) except -1:
+        return False
+
+    cdef int gathered(self, Transport stream) except -1:
+        return 0
+
+    cdef int expired(self, Transport stream) except -1:
         return 0
 
     cdef int lost(self, Transport stream, object error) except -1:
@@ -111,7 +117,7 @@ cdef int stream_learn_peer(Transport self) except -1:
 # -- Handing over -----------------------------------------------------------------------------------------------------
 
 cdef bint stream_wants(Transport self) noexcept:
-    return (not self.is_paused and self.data_function is not None
+    return (not self.is_paused and self.data_function is not None and not self.closes_later
             and not self.io.flags & (LE_STREAM_CLOSING | LE_STREAM_ENDING))
 
 
@@ -235,10 +241,12 @@ cdef int stream_drop_spent(Transport self) except -1:
 # -- Deadlines ---------------------------------------------------------------------------------------------------------
 
 cdef int stream_set_timer(Transport self, int64_t at_ns) except -1:
-    """Have it dispatched at that time, or when it has been idle for too long."""
+    """Have it dispatched at that time, at the deadline of the filter, or when it has been idle for too long."""
     cdef Engine loop = self.owner
     le_heap_remove(&loop.core.heap, &self.core.head)
     self.is_timed = True
+    if self.deadline_ns:
+        at_ns = min(at_ns, self.deadline_ns)
     if self.io.idle_ns:
         at_ns = min(at_ns, le_clock_after(self.io.active_ns, self.io.idle_ns))
     if le_heap_add(&loop.core.heap, &self.core.head, at_ns):
@@ -249,13 +257,19 @@ cdef int stream_set_timer(Transport self, int64_t at_ns) except -1:
 
 cdef bint stream_tick(Transport self) except -1:
     """The time has come that was set. Whether that was the end of the stream."""
-    cdef int64_t due_ns
+    cdef int64_t now_ns = le_clock_ns()
+    cdef int64_t due_ns = LE_NS_NEVER
     self.is_timed = False
-    if not self.io.idle_ns:
-        return False
-    due_ns = le_clock_after(self.io.active_ns, self.io.idle_ns)
-    if le_clock_ns() < due_ns:
-        stream_set_timer(self, due_ns)
+    if self.deadline_ns and now_ns >= self.deadline_ns:
+        self.deadline_ns = 0
+        self.filter.expired(self)
+        if self.io.flags & LE_STREAM_ENDING:
+            return True
+    if self.io.idle_ns:
+        due_ns = le_clock_after(self.io.active_ns, self.io.idle_ns)
+    if now_ns < due_ns:
+        if due_ns != LE_NS_NEVER or self.deadline_ns:
+            stream_set_timer(self, due_ns)
         return False
     try:
         text = f"nothing was received or sent for {self.io.idle_ns / 1e9:g} seconds"
@@ -273,9 +287,9 @@ cdef int stream_close(Transport self) except -1:
     if io.flags & (LE_STREAM_CLOSING | LE_STREAM_ENDING):
         return 0
     if self.filter is not None:
-        self.filter.closing(self)
-        if io.flags & (LE_STREAM_CLOSING | LE_STREAM_ENDING):
-            return 0
+        self.closes_later = self.filter.closing(self)
+        if self.closes_later or io.flags & (LE_STREAM_CLOSING | LE_STREAM_ENDING):
+            return stream_changed(self)
     io.flags |= LE_STREAM_CLOSING
     le_stream_drop_input(io)
     self.parked = None
@@ -289,6 +303,8 @@ cdef int stream_close(Transport self) except -1:
 
 
 cdef int stream_fail(Transport self, int number) except -1:
+    if self.closes_later and self.io.flags & LE_STREAM_SHUT:
+        return stream_end(self, None)  # after the farewell of the filter, which nobody has to wait for
     try:
         error = OSError(number, os.strerror(number), self.io.fd)
     except MemoryError as failure:
@@ -352,12 +368,14 @@ cdef int conclude(Transport self) except -1:
         stream_drop_spent(self)
     if listener is not None:
         self.lost(listener)
-    if self.filter is not None:
-        self.filter.lost(self, error)
+    try:
+        if self.filter is not None:
+            self.filter.lost(self, error)
+    finally:
         self.filter = None
-    if function is not None:
-        self.owner.core.callbacks += 1
-        function(self, error)
+        if function is not None:
+            self.owner.core.callbacks += 1
+            function(self, error)
     return 0
 
 

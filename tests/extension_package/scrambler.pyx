@@ -46,10 +46,10 @@ cdef class Scrambler(Filter):
         self.log.append("write_end")
         return stream_send_end(stream)
 
-    cdef int closing(self, Transport stream) except -1:
+    cdef bint closing(self, Transport stream) except -1:
         self.log.append("closing")
         stream_send(stream, scrambled(b"."))
-        return 0
+        return False
 
     cdef int lost(self, Transport stream, object error) except -1:
         self.log.append(("lost", error))

@@ -3,6 +3,7 @@
 import pathlib
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable
 from typing import Any, assert_type
@@ -14,6 +15,7 @@ from linux_event import (
     Events,
     Idle,
     IOWatcher,
+    Listener,
     Loop,
     LoopClosedError,
     MountWatcher,
@@ -22,6 +24,7 @@ from linux_event import (
     Periodic,
     Signal,
     Statistics,
+    Stream,
     Timer,
     UringUnavailableError,
     Wakeup,
@@ -284,6 +287,18 @@ def whole_files(loop: Loop) -> None:
     )
     assert_type(loop.write_file("file", bytearray(3), mode=0o600, append=True, sync=True), Operation[int])
     loop.write_file("file", b"", atomic=True, on_success=lambda count: print(count + 1), on_error=lambda error: None)
+
+
+def tls(loop: Loop, context: ssl.SSLContext) -> None:
+    def connected(stream: Stream) -> None:
+        assert_type(stream.ssl_object, ssl.SSLObject | None)
+        stream.on_data = lambda stream, data: print(stream.write(data))
+
+    assert_type(loop.listen(("", 443), connected, tls=context, handshake_timeout=None), Listener)
+    assert_type(loop.listen("socket", tls=context)(connected), Listener)
+    stream = Stream()
+    stream.start_tls(context, lambda stream, error: print(stream.peername, error), server_hostname="localhost")
+    stream.start_tls(context, server_side=True, handshake_timeout=2.5, initial_data=b"x")
 
 
 def events_and_errors(events: Events) -> None:

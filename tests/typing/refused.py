@@ -6,7 +6,7 @@ them does not need fails the check.
 
 import signal
 
-from linux_event import Events, Idle, IOWatcher, Loop, Periodic, Signal, Timer, Watcher
+from linux_event import Events, Idle, IOWatcher, Loop, Periodic, Signal, Stream, Timer, Watcher
 
 
 def on_io(watcher: IOWatcher, events: Events) -> None: ...
@@ -35,6 +35,13 @@ def loops(loop: Loop) -> None:
     del loop.signals[2]  # type: ignore[attr-defined]
     loop.statistics().callbacks = 0  # type: ignore[misc]
     loop.watchers = {}  # type: ignore[misc, assignment]
+
+
+def tls(loop: Loop, stream: Stream) -> None:
+    loop.listen(("", 443), print, tls="context")  # type: ignore[call-overload]
+    stream.start_tls()  # type: ignore[call-arg]
+    stream.start_tls(None)  # type: ignore[arg-type]
+    stream.ssl_object = None  # type: ignore[misc]
 
 
 def io_watchers(loop: Loop) -> None:
