@@ -97,6 +97,7 @@ cdef extern from "<netinet/tcp.h>" nogil:
 
 cdef extern from "<netinet/in.h>" nogil:
     enum:
+        IPPROTO_IP
         IPPROTO_IPV6
         IPPROTO_TCP
         IPV6_V6ONLY

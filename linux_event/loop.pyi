@@ -310,4 +310,7 @@ class Loop(Engine):
     def listen(self, address: _Address | FileDescriptorLike, on_connect: None = None, *, backlog: _Int = 4096,
                reuse_port: bool = False, tls: None = None,
                limit: _Int | None = None) -> Callable[[Callable[[Stream], object]], Listener]: ...
+    def connect_stream(self, address: _Address, callback: _Both[Stream] = None, *, tls: None = None,
+                       server_hostname: None = None, timeout: _Seconds = None, local_address: _Address | None = None,
+                       on_success: _Success[Stream] = None, on_error: _Failure = None) -> Operation[Stream]: ...
     # fmt: on

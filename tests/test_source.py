@@ -77,7 +77,7 @@ LAYERS = (
     ("net.transport",),
     ("net.binding", "net.receiving"),
     ("net.stream",),
-    ("net.listener",),
+    ("net.connect", "net.listener"),
     ("net",),
     ("",),  # the package itself: names of the layers below
     ("demo_peers", "report"),

@@ -22,6 +22,7 @@ from linux_event import (
     Periodic,
     Signal,
     Statistics,
+    Stream,
     Timer,
     UringUnavailableError,
     Wakeup,
@@ -284,6 +285,12 @@ def whole_files(loop: Loop) -> None:
     )
     assert_type(loop.write_file("file", bytearray(3), mode=0o600, append=True, sync=True), Operation[int])
     loop.write_file("file", b"", atomic=True, on_success=lambda count: print(count + 1), on_error=lambda error: None)
+
+
+def connections(loop: Loop) -> None:
+    assert_type(loop.connect_stream(("localhost", 80), lambda stream, error: print(stream, error)), Operation[Stream])
+    loop.connect_stream("/run/socket", timeout=1.5, local_address=b"mine", on_success=lambda stream: stream.close())
+    loop.connect_stream(("localhost", "http"), local_address=("", 0), on_error=lambda error: print(error.args))
 
 
 def events_and_errors(events: Events) -> None:

@@ -37,6 +37,12 @@ def loops(loop: Loop) -> None:
     loop.watchers = {}  # type: ignore[misc, assignment]
 
 
+def connections(loop: Loop) -> None:
+    loop.connect_stream(80, print)  # type: ignore[arg-type]
+    loop.connect_stream("/x", on_timer)  # type: ignore[arg-type]
+    loop.connect_stream("/x", print, timeout="1")  # type: ignore[arg-type]
+
+
 def io_watchers(loop: Loop) -> None:
     IOWatcher(0, "r", on_io)  # type: ignore[call-arg, arg-type]
     IOWatcher(loop, 0, "r")  # type: ignore[call-arg]
