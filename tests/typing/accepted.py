@@ -20,6 +20,7 @@ from linux_event import (
     Operation,
     PathWatcher,
     Periodic,
+    Process,
     Signal,
     Statistics,
     Stream,
@@ -291,6 +292,19 @@ def connections(loop: Loop) -> None:
     assert_type(loop.connect_stream(("localhost", 80), lambda stream, error: print(stream, error)), Operation[Stream])
     loop.connect_stream("/run/socket", timeout=1.5, local_address=b"mine", on_success=lambda stream: stream.close())
     loop.connect_stream(("localhost", "http"), local_address=("", 0), on_error=lambda error: print(error.args))
+
+
+def processes(loop: Loop) -> None:
+    process = loop.spawn(
+        ["cat"], stdin=subprocess.PIPE, stdout=1, on_exit=lambda process, code: print(process.pid, code)
+    )
+    assert_type(process, Process)
+    assert_type(process.returncode, int | None)
+    if process.stdin is not None:
+        process.stdin.write(b"x")
+    process.on_exit = lambda process, code: process.kill()
+    process.send_signal(signal.SIGTERM)
+    loop.spawn("true; false", shell=True, cwd=pathlib.Path("/"), env={"A": "b"}, pass_fds=[1], umask=0o22)
 
 
 def events_and_errors(events: Events) -> None:
