@@ -444,7 +444,8 @@ def _connect_stream(self, address, callback=None, *, tls=None, server_hostname=N
     cdef _Lookup lookup
     cdef sockaddr_storage storage
     cdef int64_t timeout_ns = -1
-    cdef bint is_path = isinstance(address, (str, bytes, os.PathLike))
+    # Not of a tuple with PathLike in it: Cython does not look whether that raises.
+    cdef bint is_path = isinstance(address, (str, bytes)) or isinstance(address, os.PathLike)
     operation_begin(op, &connect_kind, self, callback, on_success, on_error, address)
     if tls is not None:
         raise NotImplementedError("tls is not implemented yet")

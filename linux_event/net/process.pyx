@@ -267,15 +267,15 @@ cdef int give_up(Process self) except -1:
 
 # -- loop.spawn --------------------------------------------------------------------------------------------------------
 
-cdef object start(Process self, object args, _Pipes pipes, list standard, dict options):
+cdef int start(Process self, object args, _Pipes pipes, dict options) except -1:
     cdef uint64_t bits
     import subprocess
     bits = signals_lift()
     try:
-        self.popen = subprocess.Popen(args, stdin=standard[0], stdout=standard[1], stderr=standard[2], **options)
+        self.popen = subprocess.Popen(args, **options)
     finally:
         signals_lower(bits)
-    close_theirs(pipes)
+    return close_theirs(pipes)
 
 
 cdef int attach(Process self, _Pipes pipes) except -1:
@@ -343,11 +343,14 @@ def _spawn(self, args, *, stdin=None, stdout=None, stderr=None, cwd=None, env=No
             raise ValueError(f"{name} must not be STDOUT, which is for stderr alone")
     size = <int>integer_within(options.pop("pipesize", -1), "pipesize", -1, PIPE_SIZE_MAX)
     pipes = _Pipes.__new__(_Pipes)
-    standard = [pipe_argument(pipes, place, given, size) for place, given in enumerate((stdin, stdout, stderr))]
+    options["cwd"], options["env"] = cwd, env
+    options["stdin"] = pipe_argument(pipes, 0, stdin, size)
+    options["stdout"] = pipe_argument(pipes, 1, stdout, size)
+    options["stderr"] = pipe_argument(pipes, 2, stderr, size)
     process = Process.__new__(Process)
     process.owner = self
     process.exit_function = on_exit
-    start(process, args, pipes, standard, dict(options, cwd=cwd, env=env))
+    start(process, args, pipes, options)
     try:
         attach(process, pipes)
     except BaseException:
