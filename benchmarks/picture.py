@@ -39,6 +39,7 @@ BARS = (
     "ping_100k",
     "spawn_1",
     "spawn_16",
+    "communicate_64k",
     "resolve_numeric",
     "resolve_local",
     "memory_per_timer",

@@ -16,6 +16,7 @@ from linux_event.errors import DestroyedError, LoopClosedError, UringUnavailable
 from linux_event.events import Events
 from linux_event.loop import Loop
 from linux_event.net.listener import Listener
+from linux_event.net.process import Process
 from linux_event.net.stream import Stream
 from linux_event.operation import Operation
 from linux_event.pool import BufferPool
@@ -45,6 +46,7 @@ __all__ = [
     "Operation",
     "PathWatcher",
     "Periodic",
+    "Process",
     "Ring",
     "Signal",
     "Statistics",

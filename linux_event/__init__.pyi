@@ -2,6 +2,7 @@ from .errors import DestroyedError, LoopClosedError, UringUnavailableError, Wron
 from .events import Events
 from .loop import Loop
 from .net.listener import Listener
+from .net.process import Process
 from .net.stream import Stream
 from .operation import Operation
 from .pool import BufferPool
@@ -31,6 +32,7 @@ __all__ = [
     "Operation",
     "PathWatcher",
     "Periodic",
+    "Process",
     "Ring",
     "Signal",
     "Statistics",

@@ -329,6 +329,7 @@ cdef extern from "le_operation.h" nogil:
         LE_OPERATION_KEPT
         LE_OPERATION_SETTLED
         LE_OPERATION_LENIENT
+        LE_OPERATION_RAISED
     struct le_operation:
         le_watcher head
         le_link link

@@ -13,8 +13,14 @@ cdef extern from "<errno.h>" nogil:
 
 cdef extern from "<poll.h>" nogil:
     enum:
+        POLLHUP
         POLLIN
         POLLOUT
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *fds, unsigned long count, int timeout_ms)
 
 cdef extern from "<sys/eventfd.h>" nogil:
     enum:
@@ -97,6 +103,7 @@ cdef extern from "<netinet/tcp.h>" nogil:
 
 cdef extern from "<netinet/in.h>" nogil:
     enum:
+        IPPROTO_IP
         IPPROTO_IPV6
         IPPROTO_TCP
         IPV6_V6ONLY
@@ -206,6 +213,7 @@ cdef extern from "<fcntl.h>" nogil:
         AT_SYMLINK_NOFOLLOW
         F_GETFD
         F_GETFL
+        F_SETPIPE_SZ
         O_APPEND
         O_CLOEXEC
         O_CREAT

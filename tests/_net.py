@@ -3,7 +3,7 @@
 import contextlib
 import socket
 
-from _support import run_until
+from _support import finish, open_fds, run_until
 
 from linux_event import Stream
 
@@ -138,3 +138,73 @@ def echoes(loop, server, listener, family=socket.AF_INET, address=None):
         run_until(loop, lambda: got)
         watcher.destroy()
         return got == [b"hello"]
+
+
+class Called:
+    """The callback of a connect_stream: keeps what it was told, and gives the stream its callbacks."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, stream, error):
+        assert (stream is None) == (error is not None)
+        self.calls.append((stream, error))
+        if stream is not None:
+            assert type(stream) is Stream
+            self.heard = Heard(stream, eof=False)
+
+    @property
+    def stream(self):
+        [(stream, error)] = self.calls
+        if error is not None:
+            raise error
+        return stream
+
+    @property
+    def error(self):
+        [(stream, error)] = self.calls
+        assert stream is None
+        return error
+
+
+@contextlib.contextmanager
+def silence(host="127.0.0.1", port=0):
+    """The address of a server whose queue is full: who connects hears nothing, as where a filter drops all packets."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
+        server.bind((host, port))
+        server.listen(0)
+        with socket.create_connection(server.getsockname()[:2]):
+            yield server.getsockname()
+
+
+def open_sockets():
+    return {fd: target for fd, target in open_fds().items() if target.startswith("socket:")}
+
+
+def run_until_called(loop, called):
+    run_until(loop, lambda: called.calls)
+
+
+def connect_failed(loop, address, **options):
+    called = Called()
+    operation = loop.connect_stream(address, called, **options)
+    assert not called.calls
+    finish(loop)
+    assert operation.done()
+    return called.error
+
+
+def talked(server, called, loop):
+    """Whether the two ends are those of one connection, in both directions."""
+    stream = called.stream
+    with server.accept()[0] as peer:
+        stream.write(b"hello")
+        run_until(loop, lambda: not stream.write_buffer_size)
+        settle(loop)
+        assert peer.recv(100) == b"hello"
+        peer.sendall(b"world")
+        run_until(loop, lambda: called.heard.data)
+        stream.close()
+        finish(loop)
+        assert called.heard.errors == [None]
+        return called.heard.data == b"world" and peer.recv(1) == b""

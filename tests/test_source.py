@@ -80,7 +80,7 @@ LAYERS = (
     ("net.binding", "net.receiving"),
     ("net.tls",),
     ("net.stream",),
-    ("net.listener",),
+    ("net.connect", "net.listener", "net.process"),
     ("net",),
     ("",),  # the package itself: names of the layers below
     ("demo_peers", "report"),
@@ -346,7 +346,8 @@ def test_every_argument_is_documented():
         if inspect.isdatadescriptor(value):
             continue
         # Exceptions, records and operations are made by the package alone, and the base of watchers by nobody.
-        if value in (linux_event.Watcher, linux_event.Operation, linux_event.Stream, linux_event.Listener):
+        made = (linux_event.Operation, linux_event.Stream, linux_event.Listener, linux_event.Process)
+        if value in (linux_event.Watcher, *made):
             continue
         if isinstance(value, type) and issubclass(value, (BaseException, tuple, int)):
             continue
@@ -372,6 +373,7 @@ def test_the_public_names_are_those_of_the_contract():
         "Operation",
         "PathWatcher",
         "Periodic",
+        "Process",
         "Ring",
         "Signal",
         "Statistics",

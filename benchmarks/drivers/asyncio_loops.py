@@ -4,6 +4,7 @@ import importlib
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from subprocess import PIPE
 from typing import Any
 
 from .base import Driver
@@ -106,6 +107,19 @@ class AsyncioDriver(Driver):
 
         async def all_of_them() -> int:
             return sum(await gather(*(some() for _ in range(at_once))))
+
+        return self.loop.run_until_complete(all_of_them())
+
+    def communicate(self, command: Sequence[str], data: bytes, count: int) -> int:
+        from asyncio import create_subprocess_exec
+
+        async def all_of_them() -> int:
+            said = 0
+            for _ in range(count):
+                process = await create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
+                out, _err = await process.communicate(data)
+                said += len(out)
+            return said
 
         return self.loop.run_until_complete(all_of_them())
 

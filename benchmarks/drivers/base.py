@@ -88,6 +88,10 @@ class Driver:
         """Run a program `count` times, `at_once` at a time; return how many ended with status 0."""
         raise NotOffered("no child processes")
 
+    def communicate(self, command: Sequence[str], data: bytes, count: int) -> int:
+        """Run a program `count` times, give it `data` and take all it says; return how many bytes it said."""
+        raise NotOffered("no pipes of child processes")
+
     def resolve(self, host: str, count: int) -> int:
         """Find the addresses of a host `count` times, one after the other; return how often there were some."""
         raise NotOffered("no names")

@@ -3,10 +3,10 @@
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from subprocess import Popen
+from subprocess import PIPE, Popen
 from typing import Any
 
-from linux_event import Loop
+from linux_event import Loop, Stream
 
 from .base import PATIENCE, Driver
 
@@ -171,6 +171,24 @@ class LinuxEvent(Driver):
             start()
         self.loop.run()
         return succeeded
+
+    def communicate(self, command: Sequence[str], data: bytes, count: int) -> int:
+        said = 0
+        spawn = self.loop.spawn
+
+        def on_data(_stream: Stream, piece: bytes) -> None:
+            pieces.append(piece)
+
+        for _ in range(count):
+            pieces: list[bytes] = []
+            process = spawn(command, stdin=PIPE, stdout=PIPE)
+            if process.stdin is not None and process.stdout is not None:
+                process.stdout.on_data = on_data
+                process.stdin.write(data)
+                process.stdin.write_eof()
+            self.loop.run()
+            said += len(b"".join(pieces))
+        return said
 
     def resolve(self, host: str, count: int) -> int:
         found, left = 0, count

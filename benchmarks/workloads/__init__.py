@@ -11,7 +11,7 @@ from .descriptors import fds_10, fds_1000, fds_10000, pipe_ping
 from .files import read_big, read_small, write_big, write_small
 from .memory import memory_per_timer, memory_per_watcher
 from .names import resolve_local, resolve_numeric
-from .processes import spawn_1, spawn_16
+from .processes import communicate_64k, spawn_1, spawn_16
 from .sockets import accept_close, ping_16k, ping_64, ping_100k
 from .startup import create_loop, import_time
 from .threads import notify_burst, post_burst, post_latency
@@ -22,6 +22,7 @@ __all__ = [
     "accept_close",
     "batched_calls",
     "chained_calls",
+    "communicate_64k",
     "create_loop",
     "fds_10",
     "fds_1000",

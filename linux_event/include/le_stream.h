@@ -11,6 +11,7 @@
 #define LE_STREAM_H
 
 #include <errno.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -49,6 +50,7 @@ enum le_stream_flag {
     LE_STREAM_BIG = 131072,      /* much comes at a time: it is polled, and dispatch receives */
     LE_STREAM_READY = 262144,    /* and there is something */
     LE_STREAM_GATHERED = 524288, /* the filter has something to send */
+    LE_STREAM_NO_FLAGS = 1048576, /* the kernel does not know RWF_NOSIGNAL */
 };
 
 /* Dispatch has more to look at than data that have come. */
@@ -370,6 +372,17 @@ static inline enum le_op_verdict le_stream_on_hangup(struct le_loop *loop, struc
     return le_many_on_hangup(loop, op, result, flags);
 }
 
+/* A broken pipe is an error of the stream, never a signal. Older kernels send SIGPIPE to the thread that writes: where it is not
+ * ignored, as it is by default in Python, a thread of the kernel writes, which takes no signals. */
+static inline void le_stream_spare_signal(const struct le_stream *stream, struct io_uring_sqe *sqe)
+{
+    struct sigaction action;
+    if (!le_stream_is(stream, LE_STREAM_NO_FLAGS))
+        sqe->rw_flags = RWF_NOSIGNAL;
+    else if (sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+        sqe->flags |= IOSQE_ASYNC;
+}
+
 static inline void le_stream_prep_send(struct le_op *op, struct io_uring_sqe *sqe)
 {
     struct le_stream *stream = LE_STREAM_OF_SEND(op);
@@ -397,6 +410,8 @@ static inline void le_stream_prep_send(struct le_op *op, struct io_uring_sqe *sq
         io_uring_prep_send(sqe, stream->fd, first->at, size, MSG_NOSIGNAL);
     else
         io_uring_prep_write(sqe, stream->fd, first->at, size, UINT64_MAX);
+    if (!is_socket)
+        le_stream_spare_signal(stream, sqe);
 }
 
 /* Nothing can be sent any more. Where the other end has gone, what has come from it before may still be handed over: receiving
@@ -426,6 +441,11 @@ static inline enum le_op_verdict le_stream_on_send(struct le_loop *loop, struct 
     if (LE_UNLIKELY(le_stream_is(stream, LE_STREAM_ENDING))) {
         le_stream_settle(stream, op);
         return LE_OP_END;
+    }
+    if (LE_UNLIKELY(result == -EOPNOTSUPP && le_stream_is(stream, LE_STREAM_NO_SOCKET) &&
+                    !le_stream_is(stream, LE_STREAM_NO_FLAGS))) {
+        stream->flags |= LE_STREAM_NO_FLAGS;
+        return LE_OP_AGAIN;
     }
     /* Of EAGAIN see le_retry.h; ECANCELED: the thread that has submitted it has ended. */
     if (LE_UNLIKELY(result <= 0 && result != -EINTR && result != -EAGAIN && result != -ECANCELED)) {

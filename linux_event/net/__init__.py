@@ -1,5 +1,5 @@
 """Names, streams and what makes these, above operations. Importing it gives every loop its methods."""
 
-from linux_event.net import listener, resolve, stream
+from linux_event.net import connect, listener, process, resolve, stream
 
-__all__ = ["listener", "resolve", "stream"]
+__all__ = ["connect", "listener", "process", "resolve", "stream"]

@@ -1,5 +1,7 @@
+from . import connect as connect
 from . import listener as listener
+from . import process as process
 from . import resolve as resolve
 from . import stream as stream
 
-__all__ = ["listener", "resolve", "stream"]
+__all__ = ["connect", "listener", "process", "resolve", "stream"]

@@ -169,7 +169,7 @@ cdef int open_socket(Binding self, object address, object backlog, bint reuse_po
         if not 2 <= len(address) <= 4:
             raise TypeError(f"address must be (host, port), a path or a listening socket, not {address!r}")
         bind_host(self, tuple(address), reuse_port)
-    elif isinstance(address, (str, bytes, os.PathLike)):
+    elif isinstance(address, (str, bytes)) or isinstance(address, os.PathLike):  # which may raise, short of memory
         bind_path(self, address)
     else:
         take_socket(self, address)

@@ -57,6 +57,55 @@ BODIES = {
             repr(listener), listener.socket
         {SETTLE}
     """,
+    "connect_stream": f"""
+        import socket
+
+        def connected(stream, error):
+            if stream is not None:
+                stream.on_data = ignore
+                streams.append(stream)
+            elif isinstance(error, MemoryError):
+                failures.append(error)
+
+        streams, failures = [], []
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            address, nobody = server.getsockname(), bound.getsockname()
+            for target in address, nobody, address:
+                loop.connect_stream(target, connected, timeout=5, local_address=("", 0))
+                {SETTLE}
+            loop.connect_stream(address, connected).cancel()
+            {SETTLE}
+            for stream in streams:
+                stream.close()
+            {SETTLE}
+        if failures:
+            raise failures.pop()
+    """,
+    "spawn": f"""
+        import subprocess
+
+        if "Started" not in globals():
+
+            class Started(subprocess.Popen):
+                def __init__(self, *args, **options):
+                    stop_failing()  # short of memory it leaves fds open
+                    super().__init__(*args, **options)
+                    start_failing(number)
+
+            globals()["Started"] = subprocess.Popen = Started
+        process = loop.spawn(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process.on_exit = ignore
+        process.stdout.on_data = ignore
+        process.stdin.write(b"x")
+        process.stdin.write_eof()
+        repr(process)
+        process.kill()
+        for _ in range(100):
+            if process.returncode is None:
+                loop.run_once(0.01)
+        {SETTLE}
+    """,
 }
 
 

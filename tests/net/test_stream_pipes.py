@@ -6,6 +6,7 @@ import socket
 import threading
 
 import pytest
+from _fault import run_script
 from _net import Heard, settle
 from _support import finish, run_until, unused_fd
 
@@ -195,3 +196,23 @@ def test_arguments(loop):
         with pytest.raises(error):
             stream_of_fd(*arguments, **keywords)
     assert loop.statistics().streams == 0
+
+
+def test_a_broken_pipe_is_never_a_signal():
+    """In a program that has given SIGPIPE its default action back, which ends the process."""
+    script = """
+    import os, signal
+    from linux_event import Loop
+    from linux_event.net.stream import stream_of_fd
+
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    with Loop() as loop:
+        for count in (1, 3):
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            stream = stream_of_fd(loop, writer, reads=False)
+            stream.on_close = lambda stream, error: print(type(error).__name__)
+            stream.writelines([bytes(5000)] * count)
+            os.close(reader)
+            loop.run(60)
+    """
+    run_script(script).check("BrokenPipeError\nBrokenPipeError")

@@ -22,6 +22,7 @@ from linux_event import (
     Operation,
     PathWatcher,
     Periodic,
+    Process,
     Signal,
     Statistics,
     Stream,
@@ -299,6 +300,25 @@ def tls(loop: Loop, context: ssl.SSLContext) -> None:
     stream = Stream()
     stream.start_tls(context, lambda stream, error: print(stream.peername, error), server_hostname="localhost")
     stream.start_tls(context, server_side=True, handshake_timeout=2.5, initial_data=b"x")
+
+
+def connections(loop: Loop) -> None:
+    assert_type(loop.connect_stream(("localhost", 80), lambda stream, error: print(stream, error)), Operation[Stream])
+    loop.connect_stream("/run/socket", timeout=1.5, local_address=b"mine", on_success=lambda stream: stream.close())
+    loop.connect_stream(("localhost", "http"), local_address=("", 0), on_error=lambda error: print(error.args))
+
+
+def processes(loop: Loop) -> None:
+    process = loop.spawn(
+        ["cat"], stdin=subprocess.PIPE, stdout=1, on_exit=lambda process, code: print(process.pid, code)
+    )
+    assert_type(process, Process)
+    assert_type(process.returncode, int | None)
+    if process.stdin is not None:
+        process.stdin.write(b"x")
+    process.on_exit = lambda process, code: process.kill()
+    process.send_signal(signal.SIGTERM)
+    loop.spawn("true; false", shell=True, cwd=pathlib.Path("/"), env={"A": "b"}, pass_fds=[1], umask=0o22)
 
 
 def events_and_errors(events: Events) -> None:

@@ -44,6 +44,20 @@ def tls(loop: Loop, stream: Stream) -> None:
     stream.ssl_object = None  # type: ignore[misc]
 
 
+def connections(loop: Loop) -> None:
+    loop.connect_stream(80, print)  # type: ignore[arg-type]
+    loop.connect_stream("/x", on_timer)  # type: ignore[arg-type]
+    loop.connect_stream("/x", print, timeout="1")  # type: ignore[arg-type]
+
+
+def processes(loop: Loop) -> None:
+    process = loop.spawn(["true"])
+    loop.spawn(["true"], text=True)  # type: ignore[call-arg]
+    loop.spawn(["true"], on_exit=on_timer)  # type: ignore[arg-type]
+    process.pid = 1  # type: ignore[misc]
+    process.send_signal("TERM")  # type: ignore[arg-type]
+
+
 def io_watchers(loop: Loop) -> None:
     IOWatcher(0, "r", on_io)  # type: ignore[call-arg, arg-type]
     IOWatcher(loop, 0, "r")  # type: ignore[call-arg]
