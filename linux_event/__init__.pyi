@@ -1,6 +1,7 @@
 from .errors import DestroyedError, LoopClosedError, UringUnavailableError, WrongThreadError
 from .events import Events
 from .loop import Loop
+from .net.datagram import Datagram
 from .net.listener import Listener
 from .net.stream import Stream
 from .operation import Operation
@@ -20,6 +21,7 @@ from .watchers.wakeup import Wakeup
 __all__ = [
     "BufferPool",
     "Child",
+    "Datagram",
     "DestroyedError",
     "Events",
     "IOWatcher",

@@ -9,6 +9,7 @@ cdef extern from "<errno.h>" nogil:
         EMSGSIZE
         ENAMETOOLONG
         ENOBUFS
+        ENOTSOCK
         EOPNOTSUPP
 
 cdef extern from "<poll.h>" nogil:
@@ -37,6 +38,7 @@ cdef extern from "<sys/socket.h>" nogil:
         MSG_DONTWAIT
         MSG_NOSIGNAL
         MSG_PEEK
+        MSG_TRUNC
         MSG_WAITALL
         MSG_ZEROCOPY
         SCM_RIGHTS
@@ -49,6 +51,7 @@ cdef extern from "<sys/socket.h>" nogil:
         SOCK_DGRAM
         SOL_SOCKET
         SO_ACCEPTCONN
+        SO_BROADCAST
         SO_DOMAIN
         SO_PROTOCOL
         SO_REUSEADDR

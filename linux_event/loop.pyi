@@ -10,6 +10,7 @@ from _typeshed import FileDescriptorLike, ReadableBuffer, StrOrBytesPath, Writea
 from .chain import Chain
 from .engine import Engine
 from .events import Events
+from .net.datagram import Datagram
 from .net.listener import Listener
 from .net.stream import Stream
 from .operation import Operation, _Both, _Failure, _Success
@@ -310,4 +311,6 @@ class Loop(Engine):
     def listen(self, address: _Address | FileDescriptorLike, on_connect: None = None, *, backlog: _Int = 4096,
                reuse_port: bool = False, tls: None = None,
                limit: _Int | None = None) -> Callable[[Callable[[Stream], object]], Listener]: ...
+    def datagram(self, local_address: _Address | FileDescriptorLike | None = None, remote_address: _Address | None = None, *,
+                 reuse_port: bool = False, broadcast: bool = False) -> Datagram: ...
     # fmt: on

@@ -78,6 +78,9 @@ LAYERS = (
     ("net.binding", "net.receiving"),
     ("net.stream",),
     ("net.listener",),
+    ("net.packets", "net.peer"),
+    ("net.endpoint",),
+    ("net.datagram",),
     ("net",),
     ("",),  # the package itself: names of the layers below
     ("demo_peers", "report"),
@@ -343,7 +346,7 @@ def test_every_argument_is_documented():
         if inspect.isdatadescriptor(value):
             continue
         # Exceptions, records and operations are made by the package alone, and the base of watchers by nobody.
-        if value in (linux_event.Watcher, linux_event.Operation, linux_event.Stream, linux_event.Listener):
+        if value in (linux_event.Watcher, linux_event.Operation, linux_event.Stream, linux_event.Listener, linux_event.Datagram):
             continue
         if isinstance(value, type) and issubclass(value, (BaseException, tuple, int)):
             continue
@@ -358,6 +361,7 @@ def test_the_public_names_are_those_of_the_contract():
     assert set(linux_event.__all__) == {
         "BufferPool",
         "Child",
+        "Datagram",
         "DestroyedError",
         "Events",
         "IOWatcher",

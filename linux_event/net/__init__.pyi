@@ -1,5 +1,6 @@
+from . import datagram as datagram
 from . import listener as listener
 from . import resolve as resolve
 from . import stream as stream
 
-__all__ = ["listener", "resolve", "stream"]
+__all__ = ["datagram", "listener", "resolve", "stream"]
