@@ -202,6 +202,10 @@ cdef int open_socket(Binding self, object address, object backlog, bint reuse_po
 cdef Binding binding_of_datagrams(object local, object remote, bint reuse_port, bint broadcast):
     cdef Binding self = Binding.__new__(Binding)
     self.kind = SOCK_DGRAM
+    if isinstance(local, os.PathLike):
+        local = os.fspath(local)
+    if isinstance(remote, os.PathLike):
+        remote = os.fspath(remote)
     try:
         open_datagram_socket(self, local, remote, reuse_port, broadcast)
     except BaseException:
@@ -214,7 +218,7 @@ cdef int open_datagram_socket(Binding self, object local, object remote, bint re
     cdef sockaddr_storage storage
     cdef socklen_t length = sizeof(storage)
     cdef int family = 0, remote_family = family_of(remote, "remote_address")
-    cdef bint is_given = not (local is None or isinstance(local, (tuple, list, str, bytes, os.PathLike)))
+    cdef bint is_given = not (local is None or isinstance(local, (tuple, list, str, bytes)))
     if is_given and (remote is not None or reuse_port):
         raise ValueError(f"local_address: remote_address and reuse_port are not for a socket that is given ({local!r})")
     if is_given:
@@ -246,7 +250,7 @@ cdef int take_datagram_socket(Binding self, object sock) except -1:
 
 cdef int family_of(object address, str name) except -1:
     """Of an address that the user has written. 0: that of the other one."""
-    if isinstance(address, (str, bytes, os.PathLike)):
+    if isinstance(address, (str, bytes)):
         return AF_UNIX
     if not isinstance(address, (tuple, list)):
         if address is None or name == "local_address":
@@ -267,7 +271,7 @@ cdef int family_of(object address, str name) except -1:
 cdef object numeric(object address, int family):
     """The address in the form of the family."""
     if family == AF_UNIX:
-        return address if type(address) is bytes else os.fsencode(address)
+        return address
     host = address[0]
     if host is None:
         host = ""
@@ -302,7 +306,7 @@ cdef int bind_datagram_socket(Binding self, int family, object local, object rem
         option(self.fd, IPPROTO_IPV6, IPV6_V6ONLY, 1, local)
     target = numeric(local, family)
     bind_socket(self, target, &storage, length, local)
-    return keep_path(self, target) if family == AF_UNIX else 0
+    return keep_path(self, os.fsencode(target)) if family == AF_UNIX else 0
 
 
 cdef int connect_datagram_socket(Binding self, int family, object remote) except -1:
