@@ -49,7 +49,7 @@ def main():
 
     with Loop() as loop:
         echo = Echo(loop, options.unix or (options.host, options.port))
-        where = options.unix or "{0}:{1}".format(*echo.socket.sockname)
+        where = options.unix or ":".join(map(str, echo.socket.sockname[:2]))
         print(f"answering on {where}", flush=True)
         loop.signal("INT", lambda watcher, signum: echo.socket.close())
         loop.run()

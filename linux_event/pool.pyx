@@ -20,10 +20,10 @@ from linux_event.statistics import PoolStatistics
 cdef enum:
     COUNT_DEFAULT = 64
     SIZE_DEFAULT = 16384
-    # The pools of a loop itself, but for datagrams: 6 MiB at most. The small one grows until there is a buffer for each connection on which data
-    # come at the same time, or for as many as an iteration serves; of each only what the data fill is touched. A stream that
-    # fills small buffers gets the big ones: the fewer calls the better, and the less memory is gone round the better, since
-    # it has to stay in the cache.
+    # The pools of a loop itself, but for datagrams: 6 MiB at most. The small one grows until there is a buffer for each
+    # connection on which data come at the same time, or for as many as an iteration serves; of each only what the data fill
+    # is touched. A stream that fills small buffers gets the big ones: the fewer calls the better, and the less memory is gone
+    # round the better, since it has to stay in the cache.
     SMALL_LIMIT = 4 << 20
     BIG_COUNT = 8
     BIG_SIZE = 256 << 10

@@ -22,7 +22,9 @@ def test_echo_to_netcat(nothing_left):
         assert example.end(signal.SIGINT) == ["2 datagrams, 16 bytes, 0 not answered"]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=pytest.mark.skipif(not HAS_IPV6, reason="no ::1"))])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", pytest.param("::1", marks=pytest.mark.skipif(not HAS_IPV6, reason="no ::1"))]
+)
 def test_echo_to_several_clients(nothing_left, host):
     with running("22_udp_echo.py", "--host", host, "--port", 0) as example:
         line = example.line()

@@ -2,12 +2,14 @@ from collections.abc import Callable
 from os import PathLike
 from socket import socket
 from types import TracebackType
-from typing import Any, Self, SupportsIndex, final
+from typing import Any, Self, SupportsIndex, TypeAlias, final
 
 from typing_extensions import Buffer
 
 from ..loop import Loop
 from .endpoint import Endpoint
+
+_Address: TypeAlias = tuple[Any, ...] | str | bytes | PathLike[str] | PathLike[bytes]
 
 @final
 class Datagram(Endpoint):
@@ -16,7 +18,7 @@ class Datagram(Endpoint):
     on_drain: Callable[[Datagram], object] | None
     on_close: Callable[[Datagram, Exception | None], object] | None
     data: Any
-    def send(self, data: Buffer, address: tuple[Any, ...] | str | bytes | PathLike[str] | PathLike[bytes] | None = None) -> bool: ...
+    def send(self, data: Buffer, address: _Address | None = None) -> bool: ...
     @property
     def write_buffer_size(self) -> int: ...
     def set_write_limits(self, high: SupportsIndex | None = None, low: SupportsIndex | None = None) -> None: ...

@@ -108,7 +108,7 @@ def test_close_tells_what_could_not_be_sent(loop, client):
 
 
 def test_abort_drops_what_is_queued(loop, blocked):
-    datagram, peer = blocked
+    datagram, _peer = blocked
     heard = Heard(datagram)
     datagram.close()
     settle(loop)
@@ -273,7 +273,7 @@ def test_a_closed_loop_in_on_close():
 def test_a_loop_that_is_dropped(client):
     loop = Loop()
     datagram = loop.datagram(("127.0.0.1", 0))
-    datagram.on_datagram = lambda datagram, data, address: loop.stop()
+    datagram.on_datagram = lambda datagram, data, address: datagram.loop.stop()
     datagram.data = loop
     client.sendto(b"x", datagram.sockname)
     loop.run()
