@@ -38,7 +38,6 @@ cdef extern from "<sys/socket.h>" nogil:
         MSG_DONTWAIT
         MSG_NOSIGNAL
         MSG_PEEK
-        MSG_TRUNC
         MSG_WAITALL
         MSG_ZEROCOPY
         SCM_RIGHTS

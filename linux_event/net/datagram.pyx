@@ -7,7 +7,7 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint32_t
 from linux_event.address cimport socket_of_fd
 from linux_event.arguments cimport callable_argument, flag_argument, integer_within
-from linux_event.core cimport le_link_leave
+from linux_event.core cimport LE_NOT_IN_HEAP, le_link_leave
 from linux_event.engine cimport Engine
 from linux_event.errors cimport check_memory
 from linux_event.linux cimport sockaddr
@@ -109,9 +109,11 @@ cdef class Datagram(Endpoint):
         Py_INCREF(data)  # dropped when they have left the queue
         if peer is not None:
             Py_INCREF(peer)
-        if unlikely(le_datagram_is_above(io) or le_datagram_count(io) % LE_DATAGRAM_PARTS == 0):
+        if unlikely((le_datagram_is_above(io) or le_datagram_count(io) % LE_DATAGRAM_PARTS == 0)
+                    and self.core.head.heap_slot == LE_NOT_IN_HEAP):
+            # As much as one system call takes has come together; unless it has just been found that there is no room.
             le_link_leave(&io.flush.link)
-            le_datagram_on_flush(io.loop, &io.flush)  # as much as one system call takes has come together
+            le_datagram_on_flush(io.loop, &io.flush)
         if le_datagram_count(io):
             le_datagram_flush_later(io)
         endpoint_changed(self)

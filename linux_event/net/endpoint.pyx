@@ -21,7 +21,7 @@ from linux_event.core cimport (
 from linux_event.engine cimport Engine, loop_changed
 from linux_event.errors cimport check_memory
 from linux_event.liburing cimport io_uring_sqe
-from linux_event.linux cimport AF_UNIX, EMSGSIZE, ENOTSOCK, EOPNOTSUPP, MSG_TRUNC, close, socklen_t
+from linux_event.linux cimport AF_UNIX, EMSGSIZE, ENOTSOCK, EOPNOTSUPP, close, socklen_t
 from linux_event.net.binding cimport Binding, binding_remove_path
 from linux_event.net.packets cimport (
     LE_DATAGRAM_ABOVE, LE_DATAGRAM_ATTENTION, LE_DATAGRAM_BLOCKED, LE_DATAGRAM_CLOSING, LE_DATAGRAM_CONNECTED,
@@ -252,7 +252,7 @@ cdef int park(Endpoint self) except -1:
 cdef int park_one(Endpoint self, const le_result *item) except -1:
     cdef const io_uring_recvmsg_out *head = le_datagram_head(&self.io, item.flags >> IORING_CQE_BUFFER_SHIFT)
     address = self.received.address if learn_sender(self, head) else None
-    if head.flags & MSG_TRUNC:
+    if is_cut(self, item, head):
         data, address = None, cut_error(self, item, head, address)
     else:
         data = PyBytes_FromStringAndSize(le_datagram_data(&self.io, head), size_of(self, item))
@@ -265,6 +265,10 @@ cdef int park_one(Endpoint self, const le_result *item) except -1:
 
 cdef inline Py_ssize_t size_of(Endpoint self, const le_result *item) noexcept:
     return item.result - <Py_ssize_t>(sizeof(io_uring_recvmsg_out) + self.io.layout.msg_namelen)
+
+
+cdef inline bint is_cut(Endpoint self, const le_result *item, const io_uring_recvmsg_out *head) noexcept:
+    return head.payloadlen > <size_t>size_of(self, item)  # MSG_TRUNC was asked for: it tells the whole length
 
 
 cdef object cut_error(Endpoint self, const le_result *item, const io_uring_recvmsg_out *head, object address):
@@ -330,7 +334,7 @@ cdef int deliver(Endpoint self) except -1:
     cdef const io_uring_recvmsg_out *head = le_datagram_head(io, item.flags >> IORING_CQE_BUFFER_SHIFT)
     cdef PyObject *data
     address = None
-    if unlikely(head.flags & MSG_TRUNC):
+    if unlikely(is_cut(self, item, head)):
         return deliver_cut(self, item, head)
     try:
         if learn_sender(self, head):

@@ -123,26 +123,29 @@ def test_an_internet_socket_without_room(loop, client):
     end(loop, datagram)
 
 
+@pytest.mark.parametrize("is_connected", [True, False], ids=["connected", "unconnected"])
 @pytest.mark.parametrize("size", [0, 1000], ids=["datagrams", "bytes"])
-def test_a_full_queue(loop, tmp_path, size):
+def test_a_full_queue(loop, tmp_path, size, is_connected):
     with socket_of("unix") as peer:
-        peer.bind(str(tmp_path / "peer"))
-        datagram = loop.datagram(None, str(tmp_path / "peer"))
+        path = str(tmp_path / "peer")
+        peer.bind(path)
+        datagram = loop.datagram("", path if is_connected else None)
+        address = () if is_connected else (path,)
         count = 0
         with pytest.raises(BlockingIOError, match="the queue is full") as caught:
             while count < 100_000:
-                datagram.send(bytes(size))
+                datagram.send(bytes(size), *address)
                 count += 1
         assert caught.value.errno == errno.EAGAIN
         assert count >= 1000
         queued = datagram.write_buffer_size
         assert (1 << 20) <= queued <= (1 << 20) + 1000 if size else count >= 65536
         with pytest.raises(BlockingIOError):
-            datagram.send(bytes(size))
+            datagram.send(bytes(size), *address)
         assert datagram.write_buffer_size == queued
         datagram.set_write_limits(1 << 20)
         if size:
-            assert datagram.send(bytes(size)) is False
+            assert datagram.send(bytes(size), *address) is False
         end(loop, datagram)
 
 
