@@ -422,9 +422,9 @@ static inline enum le_op_verdict le_datagram_on_recv(struct le_datagram *datagra
             le_datagram_settle(datagram, op);
         return LE_OP_END;
     }
-    if (LE_UNLIKELY(result == -EAGAIN && !(flags & IORING_CQE_F_MORE))) {
-        /* A socket that is readable without anything to read, as after a shutdown: not to be asked again at once. */
-        le_many_end(datagram->loop, many, result, &many->hangup);
+    if (LE_UNLIKELY(result == -EAGAIN || result == -ENOMEM)) {
+        /* Readable without anything to read, or the kernel is short of memory: not to be asked again at once. */
+        le_datagram_pause(datagram, LE_DATAGRAM_PAUSE_MAX_NS);
         return LE_OP_END;
     }
     verdict = le_many_on_cqe(datagram->loop, op, many, result, flags);

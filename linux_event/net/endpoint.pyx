@@ -9,7 +9,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport EAGAIN, EBADF, EINVAL, ENOMEM
+from libc.errno cimport EAGAIN, EBADF, EINVAL
 from libc.stdint cimport int32_t, uint32_t
 from libc.string cimport memcmp
 from linux_event.core cimport (
@@ -25,8 +25,8 @@ from linux_event.linux cimport AF_UNIX, EMSGSIZE, ENOTSOCK, EOPNOTSUPP, close, s
 from linux_event.net.binding cimport Binding, binding_remove_path
 from linux_event.net.packets cimport (
     LE_DATAGRAM_ABOVE, LE_DATAGRAM_ATTENTION, LE_DATAGRAM_BLOCKED, LE_DATAGRAM_CLOSING, LE_DATAGRAM_CONNECTED,
-    LE_DATAGRAM_ENDING, LE_DATAGRAM_FAILED, LE_DATAGRAM_OWNED, LE_DATAGRAM_PARKED, LE_DATAGRAM_PAUSE_MAX_NS,
-    LE_DATAGRAM_PAUSE_MIN_NS, LE_DATAGRAM_PAUSED, LE_DATAGRAM_UNIX, io_uring_recvmsg_out, le_datagram, le_datagram_collect,
+    LE_DATAGRAM_ENDING, LE_DATAGRAM_FAILED, LE_DATAGRAM_OWNED, LE_DATAGRAM_PARKED, LE_DATAGRAM_PAUSE_MIN_NS,
+    LE_DATAGRAM_PAUSED, LE_DATAGRAM_UNIX, io_uring_recvmsg_out, le_datagram, le_datagram_collect,
     le_datagram_count, le_datagram_data, le_datagram_drop_input, le_datagram_drop_queue, le_datagram_flush_later,
     le_datagram_forget_refused, le_datagram_free, le_datagram_head, le_datagram_is_drained, le_datagram_name,
     le_datagram_on_flush, le_datagram_on_recv, le_datagram_on_writable, le_datagram_pause, le_datagram_prep_recv,
@@ -439,10 +439,6 @@ cdef int receive_failed(Endpoint self) except -1:
     """Receiving has ended with an error: most often that is one of what was sent, and it goes on."""
     cdef le_datagram *io = &self.io
     cdef int number = -io.many.outcome
-    if number == EAGAIN or number == ENOMEM:
-        io.many.is_over = False
-        le_datagram_pause(io, LE_DATAGRAM_PAUSE_MAX_NS)
-        return 0
     error = os_error(self, number, self.remote)
     io.many.is_over = False
     if number in (EBADF, EINVAL, ENOTSOCK, EOPNOTSUPP):
@@ -478,8 +474,6 @@ cdef int endpoint_close(Endpoint self) except -1:
 cdef int endpoint_end(Endpoint self, object error) except -1:
     cdef le_datagram *io = &self.io
     cdef Engine loop = self.owner
-    if io.flags & LE_DATAGRAM_ENDING:
-        return 0
     io.flags |= LE_DATAGRAM_ENDING
     self.failure = error
     le_datagram_drop_input(io)

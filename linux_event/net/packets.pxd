@@ -6,7 +6,7 @@ from linux_event.liburing cimport io_uring_sqe
 from linux_event.linux cimport msghdr, sockaddr
 
 cdef extern from "le_datagram.h" nogil:
-    enum: LE_DATAGRAM_FULL, LE_DATAGRAM_PARTS, LE_DATAGRAM_PAUSE_MIN_NS, LE_DATAGRAM_PAUSE_MAX_NS
+    enum: LE_DATAGRAM_FULL, LE_DATAGRAM_PARTS, LE_DATAGRAM_PAUSE_MIN_NS
     const uint32_t LE_DATAGRAM_ATTENTION
     enum le_datagram_flag:
         LE_DATAGRAM_PAUSED, LE_DATAGRAM_PARKED, LE_DATAGRAM_ABOVE, LE_DATAGRAM_FAILED, LE_DATAGRAM_CLOSING, LE_DATAGRAM_ENDING
