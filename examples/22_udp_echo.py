@@ -2,7 +2,7 @@
 
     python examples/22_udp_echo.py                 # UDP, port 7007 of this machine
     python examples/22_udp_echo.py --host ::1 --port 0
-    python examples/22_udp_echo.py --unix /tmp/echo
+    python examples/22_udp_echo.py --unix echo.socket
 
     nc -u 127.0.0.1 7007                           # type lines, Ctrl-C ends it
 
