@@ -33,6 +33,8 @@ TITLES = {
     "write_small": "write_file",
     "accept_close": "accept + close",
     "ping_64": "there and back, 64 B",
+    "udp_64": "UDP echo",
+    "udp_one": "UDP echo, one at a time",
 }
 
 

@@ -1,6 +1,7 @@
 from .errors import DestroyedError, LoopClosedError, UringUnavailableError, WrongThreadError
 from .events import Events
 from .loop import Loop
+from .net.datagram import Datagram
 from .net.listener import Listener
 from .net.process import Process
 from .net.stream import Stream
@@ -21,6 +22,7 @@ from .watchers.wakeup import Wakeup
 __all__ = [
     "BufferPool",
     "Child",
+    "Datagram",
     "DestroyedError",
     "Events",
     "IOWatcher",

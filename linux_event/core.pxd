@@ -255,6 +255,7 @@ cdef extern from "le_loop.h" nogil:
         le_results results
         le_link pools
         uint64_t waiting
+        le_link to_flush
         le_heap heap
         le_fifo deferred
         le_table watchers
@@ -269,6 +270,7 @@ cdef extern from "le_loop.h" nogil:
         uint64_t operation_count
         uint64_t streams
         uint64_t listeners
+        uint64_t datagrams
         uint64_t requests
         uint64_t own_requests
         uint64_t cancelling
@@ -291,6 +293,10 @@ cdef extern from "le_loop.h" nogil:
         bint is_reordered
         bint is_signalled
         bint is_embedded
+    struct le_flush:
+        le_link link
+        bint (*on_flush)(le_loop *loop, le_flush *flush) noexcept nogil
+    bint le_loop_flush(le_loop *loop)
     void le_loop_init(le_loop *loop)
     void le_loop_free(le_loop *loop)
     ctypedef int (*le_visit)(void *object, void *arg) noexcept nogil

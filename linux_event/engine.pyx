@@ -320,7 +320,7 @@ cdef class Engine(Requests):
                 if call.args != NULL:
                     Py_DECREF(<object>call.args)
             self.end_operations(with_callbacks)
-            self.small_pool = self.big_pool = self.resolver = None
+            self.small_pool = self.big_pool = self.datagram_pool = self.resolver = None
             while not le_list_is_empty(&self.core.pools):
                 le_link_leave(self.core.pools.next)  # their memory is that of their objects
         return 0

@@ -9,6 +9,7 @@ cdef extern from "<errno.h>" nogil:
         EMSGSIZE
         ENAMETOOLONG
         ENOBUFS
+        ENOTSOCK
         EOPNOTSUPP
 
 cdef extern from "<poll.h>" nogil:
@@ -55,6 +56,7 @@ cdef extern from "<sys/socket.h>" nogil:
         SOCK_DGRAM
         SOL_SOCKET
         SO_ACCEPTCONN
+        SO_BROADCAST
         SO_DOMAIN
         SO_PROTOCOL
         SO_REUSEADDR

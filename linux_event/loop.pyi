@@ -11,6 +11,7 @@ from _typeshed import FileDescriptorLike, ReadableBuffer, StrOrBytesPath, Writea
 from .chain import Chain
 from .engine import Engine
 from .events import Events
+from .net.datagram import Datagram
 from .net.listener import Listener
 from .net.process import Process
 from .net.stream import Stream
@@ -325,4 +326,6 @@ class Loop(Engine):
               preexec_fn: Callable[[], object] | None = ..., restore_signals: bool = ..., start_new_session: bool = ...,
               process_group: int | None = ..., user: str | int | None = ..., group: str | int | None = ...,
               extra_groups: Iterable[str | int] | None = ..., umask: int = ..., pipesize: int = ...) -> Process: ...
+    def datagram(self, local_address: _Address | FileDescriptorLike | None = None, remote_address: _Address | None = None, *,
+                 reuse_port: bool = False, broadcast: bool = False) -> Datagram: ...
     # fmt: on

@@ -15,6 +15,7 @@ _FIELDS = {
     "operations_in_flight": "Operations not finished yet.",
     "streams": "Streams whose end has not been told yet.",
     "listeners": "Listeners not closed yet.",
+    "datagrams": "Datagram sockets whose end has not been told yet.",
     "pool_buffers_in_use": "Buffers of the loop's pools that hold data not yet handed over.",
     "requests_in_flight": "Kernel requests of watchers whose final completion has not come yet, without the loop's own.",
     "watchers": "Watchers not destroyed yet, active or not.",

@@ -13,6 +13,7 @@ class Statistics(NamedTuple):
     operations_in_flight: int
     streams: int
     listeners: int
+    datagrams: int
     pool_buffers_in_use: int
     requests_in_flight: int
     watchers: int

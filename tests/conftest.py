@@ -10,7 +10,7 @@ from _fault import strange_threads_are_masked, wait_until
 from _mounts import mounted
 from _support import KINDS, Pipe, kind_arguments, living, made_loop, open_fds, rings, unraisable
 
-from linux_event import BufferPool, Listener, Loop, Operation, Process, Ring, Stream, Watcher
+from linux_event import BufferPool, Datagram, Listener, Loop, Operation, Process, Ring, Stream, Watcher
 from linux_event.ring import probe
 from linux_event.watchers import child
 
@@ -68,7 +68,7 @@ def nothing_left(request):
     # The item keeps what fixtures gave it for longer than the fixtures live.
     request.node.funcargs.clear()
     with unraisable() as swallowed:
-        alive = living(Loop, Ring, Watcher, Operation, BufferPool, Stream, Listener, Process)
+        alive = living(Loop, Ring, Watcher, Operation, BufferPool, Stream, Listener, Datagram, Process)
     after = open_fds()
     assert not swallowed, f"exceptions that nobody could handle: {swallowed}"
     assert not gc.garbage

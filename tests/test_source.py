@@ -81,6 +81,9 @@ LAYERS = (
     ("net.tls",),
     ("net.stream",),
     ("net.connect", "net.listener", "net.process"),
+    ("net.packets", "net.peer"),
+    ("net.endpoint",),
+    ("net.datagram",),
     ("net",),
     ("",),  # the package itself: names of the layers below
     ("demo_peers", "report"),
@@ -346,7 +349,7 @@ def test_every_argument_is_documented():
         if inspect.isdatadescriptor(value):
             continue
         # Exceptions, records and operations are made by the package alone, and the base of watchers by nobody.
-        made = (linux_event.Operation, linux_event.Stream, linux_event.Listener, linux_event.Process)
+        made = (linux_event.Operation, linux_event.Stream, linux_event.Listener, linux_event.Datagram, linux_event.Process)
         if value in (linux_event.Watcher, *made):
             continue
         if isinstance(value, type) and issubclass(value, (BaseException, tuple, int)):
@@ -362,6 +365,7 @@ def test_the_public_names_are_those_of_the_contract():
     assert set(linux_event.__all__) == {
         "BufferPool",
         "Child",
+        "Datagram",
         "DestroyedError",
         "Events",
         "IOWatcher",

@@ -16,6 +16,7 @@ FIELDS = (
     "operations_in_flight",
     "streams",
     "listeners",
+    "datagrams",
     "pool_buffers_in_use",
 )
 

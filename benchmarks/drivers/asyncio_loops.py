@@ -7,7 +7,7 @@ from functools import partial
 from subprocess import PIPE
 from typing import Any
 
-from .base import Driver
+from .base import Driver, NotOffered
 
 
 class AsyncioDriver(Driver):
@@ -92,6 +92,34 @@ class AsyncioDriver(Driver):
             return count
 
         return self.loop.run_until_complete(accept())
+
+    def echo_datagrams(self, server: socket.socket, count: int) -> int:
+        from asyncio import DatagramProtocol
+
+        class Echo(DatagramProtocol):
+            def connection_made(self, transport: Any) -> None:
+                self.send = transport.sendto
+                self.left = count
+
+            def datagram_received(self, data: bytes, addr: Any) -> None:
+                self.send(data, addr)
+                self.left -= 1
+                if not self.left:
+                    done.set_result(count)
+
+        done = self.loop.create_future()
+
+        async def echo() -> int:
+            transport, _protocol = await self.loop.create_datagram_endpoint(Echo, sock=server)
+            try:
+                return await done
+            finally:
+                transport.close()
+
+        try:
+            return self.loop.run_until_complete(echo())
+        except NotImplementedError as error:
+            raise NotOffered("no datagrams") from error
 
     def spawn(self, command: Sequence[str], count: int, at_once: int) -> int:
         from asyncio import create_subprocess_exec, gather

@@ -84,6 +84,10 @@ class Driver:
         """Accept and close `count` connections; return how many it were."""
         raise NotOffered("no operations on sockets")
 
+    def echo_datagrams(self, server: socket.socket, count: int) -> int:
+        """Send `count` datagrams that come to a bound socket back to where they came from; return how many it were."""
+        raise NotOffered("no datagrams")
+
     def spawn(self, command: Sequence[str], count: int, at_once: int) -> int:
         """Run a program `count` times, `at_once` at a time; return how many ended with status 0."""
         raise NotOffered("no child processes")

@@ -152,6 +152,20 @@ class LinuxEvent(Driver):
         self.loop.run()
         return accepted
 
+    def echo_datagrams(self, server: socket.socket, count: int) -> int:
+        left = count
+
+        def echo(datagram: Any, data: bytes, address: Any) -> None:
+            nonlocal left
+            datagram.send(data, address)
+            left -= 1
+            if not left:
+                datagram.close()
+
+        self.loop.datagram(server).on_datagram = echo
+        self.loop.run()
+        return count - left
+
     def spawn(self, command: Sequence[str], count: int, at_once: int) -> int:
         succeeded, left = 0, count
         child = self.loop.child

@@ -12,7 +12,7 @@ from .files import read_big, read_small, write_big, write_small
 from .memory import memory_per_timer, memory_per_watcher
 from .names import resolve_local, resolve_numeric
 from .processes import communicate_64k, spawn_1, spawn_16
-from .sockets import accept_close, ping_16k, ping_64, ping_100k
+from .sockets import accept_close, ping_16k, ping_64, ping_100k, udp_1k, udp_64, udp_one
 from .startup import create_loop, import_time
 from .threads import notify_burst, post_burst, post_latency
 from .timers import timer_fire, timer_new, timer_reuse
@@ -48,6 +48,9 @@ __all__ = [
     "timer_reuse",
     "tree_events",
     "tree_start",
+    "udp_1k",
+    "udp_64",
+    "udp_one",
     "write_big",
     "write_small",
 ]

@@ -1,5 +1,5 @@
 """Names, streams and what makes these, above operations. Importing it gives every loop its methods."""
 
-from linux_event.net import connect, listener, process, resolve, stream
+from linux_event.net import connect, datagram, listener, process, resolve, stream
 
-__all__ = ["connect", "listener", "process", "resolve", "stream"]
+__all__ = ["connect", "datagram", "listener", "process", "resolve", "stream"]

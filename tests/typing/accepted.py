@@ -11,6 +11,7 @@ from typing import Any, assert_type
 import linux_event
 from linux_event import (
     Child,
+    Datagram,
     DestroyedError,
     Events,
     Idle,
@@ -319,6 +320,21 @@ def processes(loop: Loop) -> None:
     process.on_exit = lambda process, code: process.kill()
     process.send_signal(signal.SIGTERM)
     loop.spawn("true; false", shell=True, cwd=pathlib.Path("/"), env={"A": "b"}, pass_fds=[1], umask=0o22)
+
+
+def on_datagram(datagram: Datagram, data: bytes, address: object) -> None:
+    assert_type(datagram.send(data, ("127.0.0.1", 9)), bool)
+
+
+def datagrams(loop: Loop, sock: socket.socket) -> None:
+    with loop.datagram(("127.0.0.1", 0), broadcast=True) as datagram:
+        datagram.on_datagram = on_datagram
+        datagram.on_error = lambda datagram, error: print(error.args, datagram.write_buffer_size + 1)
+        datagram.on_close = datagram.on_drain = None
+        datagram.set_write_limits(high=5, low=0)
+        assert_type(datagram.write_limits, tuple[int, int])
+    loop.datagram(sock).send(bytearray(3))
+    loop.datagram(None, b"/run/socket").send(memoryview(b""), "/run/other")
 
 
 def events_and_errors(events: Events) -> None:

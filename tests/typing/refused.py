@@ -122,6 +122,12 @@ def mounts(loop: Loop) -> None:
     loop.fswatch("/", "all", print).path = "/"  # type: ignore[misc]
 
 
+def datagrams(loop: Loop) -> None:
+    loop.datagram(1.5)  # type: ignore[arg-type]
+    loop.datagram().send("text")  # type: ignore[arg-type]
+    loop.datagram().on_datagram = on_io  # type: ignore[assignment]
+
+
 def every_watcher(loop: Loop, watcher: Watcher) -> None:
     watcher.id = 3  # type: ignore[misc]
     watcher.loop = loop  # type: ignore[misc]
