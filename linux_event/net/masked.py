@@ -1,7 +1,7 @@
 """Threads that take no signals. They begin with the mask of the thread that starts them."""
 
-from _signal import SIG_BLOCK, SIG_SETMASK, SIGBUS, SIGFPE, SIGILL, SIGSEGV, pthread_sigmask, valid_signals
 from contextlib import contextmanager
+from signal import SIG_BLOCK, SIG_SETMASK, SIGBUS, SIGFPE, SIGILL, SIGSEGV, pthread_sigmask, valid_signals
 
 __all__ = ["signals_blocked"]
 
