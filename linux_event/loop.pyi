@@ -315,9 +315,10 @@ class Loop(Engine):
     def listen(self, address: _Address | FileDescriptorLike, on_connect: None = None, *, backlog: _Int = 4096,
                reuse_port: bool = False, tls: SSLContext | None = None, limit: _Int | None = None,
                handshake_timeout: _Seconds = 60.0) -> Callable[[Callable[[Stream], object]], Listener]: ...
-    def connect_stream(self, address: _Address, callback: _Both[Stream] = None, *, tls: None = None,
-                       server_hostname: None = None, timeout: _Seconds = None, local_address: _Address | None = None,
-                       on_success: _Success[Stream] = None, on_error: _Failure = None) -> Operation[Stream]: ...
+    def connect_stream(self, address: _Address, callback: _Both[Stream] = None, *,
+                       tls: SSLContext | None = None, server_hostname: str | None = None, timeout: _Seconds = None,
+                       local_address: _Address | None = None, on_success: _Success[Stream] = None,
+                       on_error: _Failure = None) -> Operation[Stream]: ...
     def spawn(self, args: StrOrBytesPath | Sequence[StrOrBytesPath], *, stdin: _File = None, stdout: _File = None,
               stderr: _File = None, cwd: StrOrBytesPath | None = None,
               env: Mapping[str, StrOrBytesPath] | Mapping[bytes, StrOrBytesPath] | None = None,

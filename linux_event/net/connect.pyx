@@ -13,7 +13,7 @@ from linux_event.arguments cimport seconds_to_ns
 from linux_event.core cimport (
     LE_LOOP_OPEN, LE_NS_NEVER, LE_OP_IDLE, LE_OPERATION_CANCELLED, LE_OPERATION_DONE, LE_OPERATION_ENDED, LE_OPERATION_RAISED,
     le_clock_after, le_clock_ns, le_heap_add, le_heap_remove, le_operation_end, le_operation_leave, le_retry, le_retry_init,
-    le_retry_on_cqe, le_watcher_function,
+    le_retry_on_cqe, le_watcher_function, le_watcher_unpend,
 )
 from linux_event.engine cimport loop_changed
 from linux_event.liburing cimport io_uring_prep_connect
@@ -24,7 +24,8 @@ from linux_event.linux cimport (
 from linux_event.loop cimport add_method
 from linux_event.net.receiving cimport stream_begin
 from linux_event.net.stream cimport Stream, stream_new
-from linux_event.net.transport cimport stream_end
+from linux_event.net.tls cimport tls_begin, tls_check
+from linux_event.net.transport cimport Transport, stream_end
 from linux_event.operation cimport Operation, kind_begin, operation_begin, operation_kind, operation_start
 from linux_event.promise cimport Promise, promise_fail, promise_kind_begin, promise_start
 from linux_event.requests cimport op_stop
@@ -35,6 +36,7 @@ cdef extern from "<netinet/in.h>":
     enum: IP_BIND_ADDRESS_NO_PORT
 
 cdef enum:
+    HANDSHAKE_NS = 60_000_000_000  # where there is no timeout for all of it
     STAGGER_NS = 250_000_000  # an attempt has this time for itself before the next one begins: RFC 8305, section 5
     OVER = LE_OPERATION_ENDED | LE_OPERATION_DONE | LE_OPERATION_CANCELLED
 
@@ -75,6 +77,9 @@ cdef class Connecting(Promise):
     cdef object local_address  # or None
     cdef int64_t timeout_ns, next_ns  # the moments when it has taken too long, and when the next attempt is due
     cdef int fd                # of the attempt that has succeeded; -1: there is none
+    cdef object context        # an ssl.SSLContext, or None
+    cdef object server_hostname
+    cdef Stream stream         # for TLS: of the attempt that has succeeded
 
     def __cinit__(self):
         self.fd = -1
@@ -314,9 +319,52 @@ cdef int drop_attempts(Connecting self) except -1:
 
 cdef int succeeded(Connecting self) except -1:
     """There is a connection, on `fd`."""
+    cdef Stream stream
     drop_attempts(self)
-    # TLS would begin here: with a stream on the fd, under the deadline that is set, and this is what follows the handshake.
+    if self.context is None:
+        le_operation_end(&self.owner.core, &self.core, 0)
+        return 0
+    try:
+        self.next_ns = LE_NS_NEVER
+        set_timer(self)
+        stream = stream_new(self.owner, self.fd, 0)
+        self.fd = -1
+        self.stream = stream
+        # The deadline of all of it is that of the handshake, too.
+        tls_begin(stream, self.context, False, self.server_hostname, 0 if self.timeout_ns != LE_NS_NEVER else HANDSHAKE_NS,
+                  shaken, self)
+        stream_begin(stream)
+    except Exception as error:  # MemoryError, or the context was changed meanwhile
+        drop_stream(self)
+        promise_fail(self, error)
+    return 0
+
+
+cdef int shaken(object owner, Transport stream, object error) except -1:
+    """The TLS handshake is over."""
+    cdef Connecting self = owner
+    if self.core.flags & OVER:
+        return 0
+    if error is not None:
+        from linux_event.cancellation import CancelledError
+        self.stream = None
+        if isinstance(error, CancelledError):
+            le_operation_end(&self.owner.core, &self.core, -ECANCELED)
+        else:
+            error.add_note(f"in the TLS handshake with {self.where!r}")
+            promise_fail(self, error)
+        return 0
     le_operation_end(&self.owner.core, &self.core, 0)
+    # Now, and not when it is its turn: what comes of the stream from here on is for its user.
+    le_watcher_unpend(&self.owner.core, &self.core.head)
+    return self.owner.call(&self.core.head)
+
+
+cdef int drop_stream(Connecting self) except -1:
+    """Nobody gets to see it."""
+    stream, self.stream = self.stream, None
+    if stream is not None:
+        stream_end(stream, None)
     return 0
 
 
@@ -344,14 +392,17 @@ cdef object failure_of(Connecting self):
 
 cdef object result_stream(Operation operation):
     cdef Connecting self = <Connecting>operation
-    cdef Stream stream = stream_new(self.owner, self.fd, 0)
-    self.fd = -1
+    cdef Stream stream = self.stream
+    if stream is None:
+        stream = stream_new(self.owner, self.fd, 0)
+        self.fd = -1
+    self.stream = None
     return stream
 
 
 cdef int dispose(Operation operation) except -1:
     close_fd(&(<Connecting>operation).fd)
-    return 0
+    return drop_stream(<Connecting>operation)
 
 
 cdef int abort(Operation operation) except -1:
@@ -359,6 +410,7 @@ cdef int abort(Operation operation) except -1:
     lookup, self.lookup = self.lookup, None
     le_operation_end(&self.owner.core, &self.core, -ECANCELED)
     drop_attempts(self)
+    drop_stream(self)
     if lookup is not None and self.owner.core.state == LE_LOOP_OPEN:  # a loop that is being closed cancels it by itself
         lookup.cancel()
     return 0
@@ -390,7 +442,7 @@ cdef int dispatch(void *operation) except -1:
             return operation_dispatch(operation)  # which ends it
         self.owner.core.callbacks -= 1
         return try_next(self)
-    self.candidates = self.failures = self.local_address = None
+    self.candidates = self.failures = self.local_address = self.context = None
     try:
         operation_dispatch(operation)
     finally:
@@ -416,10 +468,10 @@ def _connect_stream(self, address, callback=None, *, tls=None, server_hostname=N
         abstract namespace begins with a NUL.
     :param callback: ``callback(stream, error)``, called once; one of the two is None. Assign the callbacks of the stream in it:
         the stream receives when it has returned. Where it raises, the stream is closed. Never called within this method.
-    :param tls: None.
-    :param server_hostname: None; for ``tls`` alone.
-    :param timeout: seconds, int or float, 0 or more, for all of it: the name, every attempt. It fails with TimeoutError then.
-        None: when the kernel says.
+    :param tls: an ``ssl.SSLContext``: the stream speaks TLS, and is handed over when the handshake is done. None: it does not.
+    :param server_hostname: for ``tls``: the name, a str, for which the certificate has to be. None: the host of ``address``.
+    :param timeout: seconds, int or float, 0 or more, for all of it: the name, every attempt, the handshake of TLS. It
+        fails with TimeoutError then. None: when the kernel says; the handshake has 60 seconds.
     :param local_address: the address to connect from: ``(host, port)`` with a numeric host, "localhost", "" or None for any,
         and port 0 for one that is free; addresses of another family are not tried. For a Unix socket a path, whose file is
         yours to remove. None: the kernel chooses.
@@ -447,9 +499,7 @@ def _connect_stream(self, address, callback=None, *, tls=None, server_hostname=N
     # Not of a tuple with PathLike in it: Cython does not look whether that raises.
     cdef bint is_path = isinstance(address, (str, bytes)) or isinstance(address, os.PathLike)
     operation_begin(op, &connect_kind, self, callback, on_success, on_error, address)
-    if tls is not None:
-        raise NotImplementedError("tls is not implemented yet")
-    if server_hostname is not None:
+    if tls is None and server_hostname is not None:
         raise ValueError(f"server_hostname is for tls alone, which is None: {server_hostname!r}")
     if timeout is not None:
         timeout_ns = seconds_to_ns(timeout, "timeout")
@@ -462,6 +512,11 @@ def _connect_stream(self, address, callback=None, *, tls=None, server_hostname=N
         op.where = host_address(address, "address")
         op.candidates = numeric(op.where)
     op.local_address = local_argument(local_address, is_path)
+    if tls is not None:
+        if server_hostname is None and not is_path:
+            server_hostname = op.where[0] if isinstance(op.where[0], str) or op.where[0] is None else os.fsdecode(op.where[0])
+        tls_check(tls, False, server_hostname)
+        op.context, op.server_hostname = tls, server_hostname
     op.running, op.failures = [], []
     if op.candidates is None:
         lookup = _Lookup.__new__(_Lookup)

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import ssl
 import threading
 
 import pytest
@@ -115,6 +116,10 @@ def test_a_local_address_of_another_family(loop, host, local):
         ((LOCAL, 1), {"timeout": float("nan")}, ValueError, "timeout must be"),
         ((LOCAL, 1), {"timeout": "1"}, TypeError, "timeout must be"),
         ((LOCAL, 1), {"server_hostname": "x"}, ValueError, "server_hostname is for tls alone"),
+        ((LOCAL, 1), {"tls": True}, TypeError, "must be an ssl.SSLContext, not bool"),
+        ((LOCAL, 1), {"tls": ssl.create_default_context(), "server_hostname": b"x"}, TypeError, "must be a str, not bytes"),
+        ((None, 1), {"tls": ssl.create_default_context()}, ValueError, "server_hostname must be given"),
+        ("/nowhere", {"tls": ssl.create_default_context()}, ValueError, "server_hostname must be given"),
         ((LOCAL, 1), {"local_address": "x"}, TypeError, "local_address must be"),
         ((LOCAL, 1), {"local_address": (7, 1)}, TypeError, "host of local_address must be a str"),
         ((LOCAL, 1), {"local_address": ("example.org", 1)}, ValueError, "host of local_address must be a numeric"),
@@ -132,11 +137,6 @@ def test_bad_arguments(loop, address, options, kind, text):
         loop.connect_stream(address, **options)
     assert loop.statistics().operations_in_flight == 0
     finish(loop)
-
-
-def test_tls_is_not_there_yet(loop):
-    with pytest.raises(NotImplementedError):
-        loop.connect_stream((LOCAL, 1), print, tls=True)
 
 
 def test_in_a_chain(loop, server):
