@@ -114,8 +114,7 @@ class Client:
         try:
             event = self.http.next_event()
         except h11.RemoteProtocolError as error:
-            self.fail(error)
-            return True
+            return self.fail(error)
         if isinstance(event, h11.Request):
             self.answer(event)
         elif isinstance(event, h11.Data):
@@ -137,14 +136,14 @@ class Client:
         path = request.target.partition(b"?")[0].decode("latin-1")
         method = request.method
         try:
-            if path == "/echo":
+            if path == "/":
+                self.allow(method, b"GET", b"HEAD")
+                self.send_whole(200, b"It works.\n", [], method)
+            elif path == "/echo":
                 self.allow(method, b"POST", b"PUT")
                 self.start_echo(request)
-                return
-            self.allow(method, b"GET", b"HEAD")
-            if path == "/":
-                self.send_whole(200, b"It works.\n", [], method)
             elif path.startswith("/count/"):
+                self.allow(method, b"GET", b"HEAD")
                 self.start_count(path.removeprefix("/count/"), method)
             else:
                 raise Refused(404)
@@ -210,10 +209,13 @@ class Client:
 
     def fail(self, error):
         """The client does not speak HTTP: say so if that is still possible, and end the connection."""
+        if self.http.our_state is h11.SEND_BODY:
+            self.stream.abort()  # Within an answer the only sign is that it stops.
+            return False
         if self.http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self.send_error(error.error_status_hint, [("Connection", "close")], b"")
-        else:
-            self.stream.abort()  # Within an answer the only sign is that it stops.
+        self.linger()
+        return False
 
     def linger(self):
         """Nothing more will be said. Wait for the client to close: to close first could destroy what is still on its way."""

@@ -484,8 +484,8 @@ class Store:
     def do_hdel(self, key, field, *fields):
         found = self.get(key, dict) or {}
         before = len(found)
-        for field in (field, *fields):
-            found.pop(field, None)
+        for name in (field, *fields):
+            found.pop(name, None)
         gone = before - len(found)
         if gone and not found:
             self.remove(key)
