@@ -349,7 +349,13 @@ def test_every_argument_is_documented():
         if inspect.isdatadescriptor(value):
             continue
         # Exceptions, records and operations are made by the package alone, and the base of watchers by nobody.
-        made = (linux_event.Operation, linux_event.Stream, linux_event.Listener, linux_event.Datagram, linux_event.Process)
+        made = (
+            linux_event.Operation,
+            linux_event.Stream,
+            linux_event.Listener,
+            linux_event.Datagram,
+            linux_event.Process,
+        )
         if value in (linux_event.Watcher, *made):
             continue
         if isinstance(value, type) and issubclass(value, (BaseException, tuple, int)):

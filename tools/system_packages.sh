@@ -28,7 +28,7 @@ compiles liburing.h || need liburing-dev
 [ -e "$headers/Python.h" ] || need "python$version-dev"
 "$python" -c 'import ensurepip, venv' 2>/dev/null || need "python$version-venv"
 if [ "$what" = test ]; then
-    for program in nc:netcat-openbsd curl:curl wrk:wrk strace:strace; do
+    for program in nc:netcat-openbsd curl:curl wrk:wrk redis-cli:redis-tools strace:strace; do
         command -v "${program%:*}" >/dev/null || need "${program#*:}"
     done
 fi

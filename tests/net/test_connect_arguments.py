@@ -117,7 +117,12 @@ def test_a_local_address_of_another_family(loop, host, local):
         ((LOCAL, 1), {"timeout": "1"}, TypeError, "timeout must be"),
         ((LOCAL, 1), {"server_hostname": "x"}, ValueError, "server_hostname is for tls alone"),
         ((LOCAL, 1), {"tls": True}, TypeError, "must be an ssl.SSLContext, not bool"),
-        ((LOCAL, 1), {"tls": ssl.create_default_context(), "server_hostname": b"x"}, TypeError, "must be a str, not bytes"),
+        (
+            (LOCAL, 1),
+            {"tls": ssl.create_default_context(), "server_hostname": b"x"},
+            TypeError,
+            "must be a str, not bytes",
+        ),
         ((None, 1), {"tls": ssl.create_default_context()}, ValueError, "server_hostname must be given"),
         ("/nowhere", {"tls": ssl.create_default_context()}, ValueError, "server_hostname must be given"),
         ((LOCAL, 1), {"local_address": "x"}, TypeError, "local_address must be"),
