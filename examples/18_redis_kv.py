@@ -78,6 +78,8 @@ class Parser:
                 at += 1
                 if head[:1] != b"*":
                     # A line of words, as somebody types it.
+                    if len(head) > LINE_MAX:
+                        raise ProtocolError("too big inline request")
                     if words := head.split():
                         commands.append(words)
                     continue

@@ -418,7 +418,6 @@ cdef extern from "le_many.h" nogil:
     le_op_verdict le_many_on_hangup(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
     void le_many_prep_recv(le_operation *operation, le_many *many, int fd)
     void le_many_prep_accept(le_operation *operation, int fd)
-    int le_accept_waiting(int fd)
 
 cdef extern from "le_read_file.h" nogil:
     enum: LE_READ_OPS

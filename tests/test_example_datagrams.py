@@ -1,4 +1,4 @@
-"""21_udp_echo.py, driven by netcat and by sockets of Python."""
+"""20_udp_echo.py, driven by netcat and by sockets of Python."""
 
 import shutil
 import signal
@@ -11,7 +11,7 @@ from _example import BOUND, foreign, running
 
 @pytest.mark.skipif(not shutil.which("nc"), reason="there is no nc")
 def test_echo_to_netcat(nothing_left):
-    with running("21_udp_echo.py", "--port", 0) as example:
+    with running("20_udp_echo.py", "--port", 0) as example:
         command = ["nc", "-u", "127.0.0.1", str(example.port())]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=foreign()) as client:
             for line in (b"hello\n", b"and again\n"):
@@ -26,7 +26,7 @@ def test_echo_to_netcat(nothing_left):
     "host", ["127.0.0.1", pytest.param("::1", marks=pytest.mark.skipif(not HAS_IPV6, reason="no ::1"))]
 )
 def test_echo_to_several_clients(nothing_left, host):
-    with running("21_udp_echo.py", "--host", host, "--port", 0) as example:
+    with running("20_udp_echo.py", "--host", host, "--port", 0) as example:
         line = example.line()
         address = host, int(line.rpartition(":")[2])
         clients = [socket_of("ipv4" if host == "127.0.0.1" else "ipv6") for _ in range(10)]
@@ -49,7 +49,7 @@ def test_echo_to_several_clients(nothing_left, host):
 
 def test_echo_over_a_unix_socket(nothing_left, tmp_path):
     path = str(tmp_path / "echo")
-    with running("21_udp_echo.py", "--unix", path) as example:
+    with running("20_udp_echo.py", "--unix", path) as example:
         assert example.line() == f"answering on {path}"
         with socket_of("unix") as client, socket_of("unix") as nameless:
             client.bind(str(tmp_path / "client"))

@@ -62,7 +62,7 @@ def files(tmp_path):
 @pytest.fixture
 def terminator(nothing_left, files):
     backend = Backend()
-    with running("20_tls_terminator.py", "127.0.0.1:0", f"127.0.0.1:{backend.port}", *files[:2]) as example:
+    with running("19_tls_terminator.py", "127.0.0.1:0", f"127.0.0.1:{backend.port}", *files[:2]) as example:
         yield example
     backend.close()
 
@@ -115,7 +115,7 @@ def test_terminator_refuses_what_is_not_tls(terminator):
 def test_terminator_without_its_backend(files):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with running("20_tls_terminator.py", "127.0.0.1:0", f"127.0.0.1:{port}", *files[:2]) as example:
+    with running("19_tls_terminator.py", "127.0.0.1:0", f"127.0.0.1:{port}", *files[:2]) as example:
         with secure_client(("127.0.0.1", example.port())) as sock:
             assert "cannot connect" in example.line()
             assert sock.recv(100) == b""

@@ -18,7 +18,6 @@
 #define LE_MANY_H
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -137,17 +136,6 @@ static inline int le_is_of_one_connection(int error)
         return 1;
     default:
         return 0;
-    }
-}
-
-/* Accept a connection that waits in the queue of a socket, whether the socket blocks or not; -1: there is none. */
-static inline int le_accept_waiting(int fd)
-{
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-    for (;;) {
-        int connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
-        if (connection >= 0 || (errno != EINTR && !le_is_of_one_connection(errno)))
-            return connection;
     }
 }
 

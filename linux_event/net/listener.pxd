@@ -14,7 +14,6 @@ cdef struct listener_state:
     bint owns_fd
     bint is_paused
     bint is_closing
-    bint is_draining    # it is closed when all that was accepted is handed over
     bint is_short       # fds are short, and that was told
     bint is_timed       # an entry was put into the heap of deadlines: if it is there no more, its time has come
 

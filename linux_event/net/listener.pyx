@@ -12,9 +12,9 @@ from linux_event.arguments cimport callable_argument, flag_argument, integer_wit
 from linux_event.core cimport (
     LE_LANE_COMPLETIONS, LE_LOOP_OPEN, LE_NOT_IN_HEAP, LE_NS_NEVER, LE_OP_AGAIN, LE_OP_ABI, LE_OP_END, LE_OP_EVERY_COMPLETION,
     LE_OP_LATER, LE_OPERATION_ENDED, LE_SHORTAGE_NEW, LE_SHORTAGE_NONE, LE_SHORTAGE_WAITS, LE_WATCHER_ABI, LE_WATCHER_OBJECT,
-    le_clock_after, le_clock_ns, le_accept_waiting, le_heap_add, le_heap_remove, le_loop, le_many_drop, le_many_on_cqe,
-    le_many_prep, le_many_prep_accept, le_op, le_op_class, le_op_is_out, le_op_owner, le_op_verdict, le_operation_end,
-    le_operation_enter, le_operation_leave, le_results_drop, le_results_first, le_results_reserve, le_watcher_class, le_watcher_collect,
+    le_clock_after, le_clock_ns, le_heap_add, le_heap_remove, le_loop, le_many_drop, le_many_on_cqe, le_many_prep,
+    le_many_prep_accept, le_op, le_op_class, le_op_is_out, le_op_owner, le_op_verdict, le_operation_end, le_operation_enter,
+    le_operation_leave, le_results_drop, le_results_first, le_results_reserve, le_watcher_class, le_watcher_collect,
     le_watcher_function,
 )
 from linux_event.engine cimport Engine, loop_changed
@@ -66,7 +66,7 @@ cdef class Listener:
 
         :raises LoopClosedError, WrongThreadError: as told by their names.
         """
-        if self.io.is_closing or self.io.is_draining:
+        if self.io.is_closing:
             return
         loop_guard(self.owner)
         self.io.is_paused = True
@@ -78,31 +78,11 @@ cdef class Listener:
 
         :raises LoopClosedError, WrongThreadError: as told by their names.
         """
-        if self.io.is_closing or self.io.is_draining:
+        if self.io.is_closing:
             return
         loop_guard(self.owner)
         self.io.is_paused = False
         go_on(self)
-        changed(self)
-
-    def drain(self):
-        """Hand over the connections that were made already, even if it is paused, and accept no more; then ``close``. Idempotent.
-
-        For servers that end, or are replaced, and lose nobody. Those in the queue of its own socket are taken too, within
-        ``limit``. In the queue of a socket that was given they stay, for whoever else accepts from it.
-
-        :raises LoopClosedError, WrongThreadError: as told by their names.
-
-        Stands on IORING_OP_ASYNC_CANCEL and accept(2).
-        """
-        if self.io.is_closing or self.io.is_draining:
-            return
-        loop_guard(self.owner)
-        self.io.is_draining = True
-        self.io.is_paused = False
-        binding_remove_path(self.place)
-        op_stop(self.owner, &self.core.op)
-        le_watcher_collect(&self.owner.core, &self.core.head, LE_LANE_COMPLETIONS)
         changed(self)
 
     def close(self):
@@ -212,7 +192,7 @@ cdef inline int changed(Listener self) except -1:
 # -- The request -------------------------------------------------------------------------------------------------------
 
 cdef inline bint wants(const listener_state *io) noexcept nogil:
-    return not io.is_paused and not io.is_closing and not io.is_draining and (not io.limit or io.taken < io.limit)
+    return not io.is_paused and not io.is_closing and (not io.limit or io.taken < io.limit)
 
 
 cdef void close_fd(listener_state *io) noexcept nogil:
@@ -237,8 +217,6 @@ cdef le_op_verdict on_cqe(le_loop *loop, le_op *op, int32_t result, uint32_t fla
         return LE_OP_END
     verdict = le_many_on_cqe(loop, op, &io.many, result, flags)
     io.taken += result >= 0 and verdict != LE_OP_LATER
-    if io.is_draining and not flags & IORING_CQE_F_MORE:
-        le_watcher_collect(loop, &(<Listener>le_op_owner(op)).core.head, LE_LANE_COMPLETIONS)
     return LE_OP_END if verdict == LE_OP_AGAIN and not wants(io) else verdict
 
 
@@ -296,34 +274,9 @@ cdef int dispatch(void *listener) except -1:
         return deliver(self, self.parked[0], True)
     if io.many.results.first:
         return deliver(self, le_results_first(&self.owner.core.results, &io.many.results).result, False)
-    if io.is_draining:
-        return drained(self)
     if io.many.is_over:
         fail(self)
     return 0
-
-
-cdef int drained(Listener self) except -1:
-    """All is handed over. When the request has ended what waits in the queue of its own socket is left."""
-    cdef int fd
-    if le_op_is_out(&self.core.op):
-        return 0
-    if self.io.owns_fd and self.io.fd >= 0:
-        self.parked = []
-        while len(self.parked) < SOMAXCONN and (not self.io.limit or self.io.taken < self.io.limit):
-            fd = le_accept_waiting(self.io.fd)
-            if fd < 0:
-                break
-            try:
-                self.parked.append(fd)
-            except MemoryError:
-                close(fd)
-                break
-            self.io.taken += 1
-        close_fd(&self.io)  # before anything else is done: who comes in between is reset
-        if self.parked:
-            return deliver(self, self.parked[0], True)
-    return listener_close(self)
 
 
 cdef int park(Listener self) except -1:
@@ -375,7 +328,7 @@ cdef int take(Listener self, bint is_parked) except -1:
             self.parked = None
     else:
         le_results_drop(&self.owner.core.results, &self.io.many.results)
-    if self.parked or self.io.many.results.first or self.io.many.is_over or self.io.is_draining:
+    if self.parked or self.io.many.results.first or self.io.many.is_over:
         le_watcher_collect(&self.owner.core, &self.core.head, LE_LANE_COMPLETIONS)
     return 0
 

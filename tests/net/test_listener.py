@@ -10,7 +10,7 @@ import threading
 import weakref
 
 import pytest
-from _net import FAMILIES, Server, address_of, client_of, echoes, receive_all, settle
+from _net import Server, client_of, echoes, receive_all, settle
 from _support import finish, made_loop, many_fds_allowed, open_fds, run_until, scaled
 
 from linux_event import Listener, Loop, LoopClosedError, WrongThreadError
@@ -266,132 +266,6 @@ def test_close_in_on_connect(loop):
         client.close()
 
 
-def is_refused(listener):
-    with pytest.raises(ConnectionRefusedError):
-        client_of(listener)
-    return True
-
-
-def test_drain_in_on_connect(loop):
-    """Those that were accepted together are all handed over, and what waits in the queue of the socket as well."""
-    streams = []
-
-    def connected(stream):
-        if not streams:
-            listener.drain()
-            listener.drain()
-            listener.pause()
-            assert not listener.is_paused()
-            assert not listener.is_closed()
-            clients.append(client_of(listener))
-        streams.append(stream)
-
-    listener = loop.listen(("127.0.0.1", 0), connected)
-    clients = [client_of(listener) for _ in range(4)]
-    run_until(loop, listener.is_closed)
-    assert len(streams) == listener.connections == 5
-    assert is_refused(listener)
-    for stream, client in zip(streams, clients, strict=True):
-        stream.write(b"hello")
-        stream.close()
-        run_until(loop, stream.is_closed)
-        assert receive_all(client) == b"hello"
-        client.close()
-    listener.drain()
-    finish(loop)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("has_run", [True, False])
-def test_drain_while_nothing_is_accepted(loop, server, family, has_run, tmp_path):
-    listener = loop.listen(address_of(family, tmp_path), server)
-    if has_run:
-        settle(loop)
-        listener.pause()
-        settle(loop)
-        # Others do with it what they like.
-        listener.socket.setblocking(True)
-    clients = [client_of(listener, family) for _ in range(3)]
-    listener.drain()
-    assert not (tmp_path / "listening").exists()
-    run_until(loop, listener.is_closed)
-    assert len(server.streams) == 3
-    for client in clients:
-        client.close()
-    server.end(loop)
-    finish(loop)
-
-
-def test_drain_after_a_pause_in_on_connect(loop):
-    streams = []
-
-    def connected(stream):
-        streams.append(stream)
-        listener.pause()
-
-    listener = loop.listen(("127.0.0.1", 0), connected)
-    clients = [client_of(listener) for _ in range(3)]
-    run_until(loop, lambda: streams)
-    settle(loop)
-    assert len(streams) == 1
-    listener.drain()
-    run_until(loop, listener.is_closed)
-    assert len(streams) == 3
-    for client in clients:
-        client.close()
-    finish(loop)
-
-
-def test_drain_with_nobody_there(loop, server):
-    listener = loop.listen(("127.0.0.1", 0), server)
-    settle(loop)
-    listener.drain()
-    finish(loop)
-    assert listener.is_closed()
-    assert is_refused(listener)
-
-
-def test_drain_within_the_limit(loop, server):
-    listener = loop.listen(("127.0.0.1", 0), server, limit=2)
-    clients = [client_of(listener) for _ in range(4)]
-    listener.drain()
-    run_until(loop, listener.is_closed)
-    assert len(server.streams) == 2
-    for client in clients:
-        client.close()
-    server.end(loop)
-    finish(loop)
-
-
-def test_drain_leaves_the_queue_of_a_socket_that_was_given(loop, server):
-    with socket.create_server(("127.0.0.1", 0)) as given:
-        given.settimeout(60)
-        listener = loop.listen(given, server)
-        with client_of(listener):
-            run_until(loop, lambda: server.streams)
-            listener.drain()
-            with client_of(listener) as client:
-                run_until(loop, listener.is_closed)
-                assert len(server.streams) == 1
-                accepted, name = given.accept()
-                accepted.close()
-                assert name == client.getsockname()
-    server.end(loop)
-    finish(loop)
-
-
-@pytest.mark.parametrize("end", ["close", "loop"])
-def test_the_end_while_draining(server, end):
-    with made_loop() as loop:
-        listener = loop.listen(("127.0.0.1", 0), server)
-        settle(loop)
-        listener.drain()
-        (listener if end == "close" else loop).close()
-        if end == "close":
-            finish(loop)
-    assert listener.is_closed()
-
-
 @pytest.mark.parametrize("is_paused", [True, False])
 def test_the_loop_is_closed(tmp_path, is_paused):
     with made_loop() as loop:
@@ -454,8 +328,7 @@ def test_another_thread_is_refused(loop, server):
     refused = []
 
     def run():
-        calls = (listener.pause, listener.resume, listener.drain, listener.close)
-        for call in (*calls, lambda: loop.listen(("127.0.0.1", 0), server)):
+        for call in (listener.pause, listener.resume, listener.close, lambda: loop.listen(("127.0.0.1", 0), server)):
             try:
                 call()
             except WrongThreadError as error:
@@ -464,7 +337,7 @@ def test_another_thread_is_refused(loop, server):
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    assert len(refused) == 5
+    assert len(refused) == 4
     listener.close()
 
 

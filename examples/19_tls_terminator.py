@@ -1,7 +1,7 @@
 """Speak TLS in front of a server that does not: decrypted, what clients say goes to another port, and the answers back.
 
     openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -keyout key.pem -out cert.pem
-    python examples/20_tls_terminator.py 127.0.0.1:8443 127.0.0.1:80 cert.pem key.pem
+    python examples/19_tls_terminator.py 127.0.0.1:8443 127.0.0.1:80 cert.pem key.pem
     openssl s_client -connect 127.0.0.1:8443
 
 Port 0 takes any free port; the first line of output says which. Ctrl-C ends it.

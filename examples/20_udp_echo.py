@@ -1,8 +1,8 @@
 """Send back each datagram to where it came from.
 
-    python examples/21_udp_echo.py                 # UDP, port 7007 of this machine
-    python examples/21_udp_echo.py --host ::1 --port 0
-    python examples/21_udp_echo.py --unix echo.socket
+    python examples/20_udp_echo.py                 # UDP, port 7007 of this machine
+    python examples/20_udp_echo.py --host ::1 --port 0
+    python examples/20_udp_echo.py --unix echo.socket
 
     nc -u 127.0.0.1 7007                           # type lines, Ctrl-C ends it
 
