@@ -54,3 +54,4 @@ cdef int watch(InotifyHub hub, Node node, uint32_t mask) except? -1
 cdef int unwatch(InotifyHub hub, Node node) except -1
 # Whether node.full is still what is watched; sets the mask of the kernel to that of the mark without `left_out`.
 cdef bint watch_again(InotifyHub hub, Node node, uint32_t left_out) except -1
+cdef int watch_less(InotifyHub hub, Node node, uint32_t left_out) except -1

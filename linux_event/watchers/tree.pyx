@@ -15,7 +15,7 @@ from linux_event.watchers.happening cimport (
     entries_of, join, names_of,
 )
 from linux_event.watchers.inotify cimport (
-    InotifyHub, Mark, Node, Tree, hub_end, hub_join, hub_leave, hub_settle_later, hush, unwatch, watch, watch_again,
+    InotifyHub, Mark, Node, Tree, hub_end, hub_join, hub_leave, hub_settle_later, hush, unwatch, watch, watch_again, watch_less,
 )
 
 import os
@@ -378,7 +378,7 @@ cdef int read_again(PathTree self) except -1:
     while stack:
         node = stack.pop()
         nodes.append(node)
-        is_in_place(self, node)
+        watch_less(self.hub, node, OWN_DOING)
         stack.extend(node.children.values())
     stack = [self.root]
     while stack and self.head != NULL:
