@@ -1,6 +1,7 @@
 """What the tests of operations that move data share."""
 
 import random
+import socket
 import threading
 
 DATA = random.Random(3).randbytes(5 << 20)
@@ -41,3 +42,12 @@ class Reader(threading.Thread):
     def finish(self):
         self.join()
         return bytes(self.data)
+
+
+def say_end(sock):
+    """Close a socket that data were moved to, so that the other end hears of it at once.
+
+    A worker of the kernel that has done the moving may keep it for a moment, until the loop next enters the ring.
+    """
+    sock.shutdown(socket.SHUT_WR)
+    sock.close()

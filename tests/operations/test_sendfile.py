@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 from _fault import run_script
-from _moving import DATA, Calls, Reader
+from _moving import DATA, Calls, Reader, say_end
 from _support import BOUND, close_checked, finish, made_loop, open_fds, run_until, scaled, tcp_pair
 
 from linux_event import Loop
@@ -189,7 +189,7 @@ def test_sendfile_ends_early(ends, content, rounds, how):
             finish(loop)
     assert isinstance(calls.error, CancelledError)
     assert len(open_fds()) == before
-    ends[0].close()
+    say_end(ends[0])
     assert DATA.startswith(Reader(ends[1]).finish())
 
 
@@ -202,7 +202,7 @@ def test_sendfile_with_a_timeout(loop, ends, content, timeout):
     with tcp_pair() as (one, other):
         reader = Reader(other)
         assert send(loop, one, content, 100, 1000).result == 1000
-        one.close()
+        say_end(one)
         assert reader.finish() == DATA[100:1100]
 
 
@@ -288,7 +288,7 @@ def test_sendfile_of_a_file_that_grows(loop, tmp_path, ends):
         reader = Reader(ends[1])
         finish(loop)
         assert calls.result == len(DATA)
-        ends[0].close()
+        say_end(ends[0])
         assert reader.finish() == DATA
 
 
@@ -301,7 +301,7 @@ def test_sendfile_of_a_file_that_is_cut(loop, tmp_path, ends):
         file.truncate(10)
         reader = Reader(ends[1])
         finish(loop)
-        ends[0].close()
+        say_end(ends[0])
         # What was taken before is sent, whatever it has become: how many bytes is what matters.
         assert calls.result == len(reader.finish()) < len(DATA)
 
@@ -377,7 +377,7 @@ def test_cancelled_at_random(content):
             close_checked(loop)
             assert len(calls) == 5
             for (sender, _), reader, operation in zip(pairs, readers, operations, strict=True):
-                sender.close()
+                say_end(sender)
                 data = reader.finish()
                 assert DATA.startswith(data)
                 if not operation.cancelled():
