@@ -7,7 +7,7 @@ DEFER_TASKRUN completions appear when the thread enters the ring, and whoever sl
 
 What happens to an eventfd that the ring watches is told only once for each registration: the kernel puts that sign off, and
 never takes back its note that it has done so (io_uring/eventfd.c, IO_EVENTFD_OP_SIGNAL_BIT). Wake-ups and signals come by such
-eventfds. So the eventfd is registered again whenever a sign was taken down.
+eventfds. So the eventfd is registered again whenever a sign of the kernel was taken down.
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -17,7 +17,7 @@ from linux_event.core cimport (
 )
 from linux_event.engine cimport Engine
 from linux_event.errors cimport check, check_errno
-from linux_event.linux cimport EFD_CLOEXEC, EFD_NONBLOCK, close, eventfd, eventfd_read, eventfd_t, eventfd_write
+from linux_event.linux cimport EFD_CLOEXEC, EFD_NONBLOCK, close, eventfd, eventfd_read, eventfd_t
 from linux_event.requests cimport op_stop
 from linux_event.ring cimport tell_by_eventfd
 
@@ -41,6 +41,7 @@ cdef class Embedding(Engine):
     cdef int tend_embedding(self) except -1:
         """Make the eventfd readable when, and only when, there is something to do. After every run and change from outside."""
         cdef eventfd_t count
+        cdef bint is_kernels
         if not self.core.is_embedded or self.core.is_running or self.core.state != LE_LOOP_OPEN:
             return 0
         if self.core.heap.count:
@@ -54,7 +55,9 @@ cdef class Embedding(Engine):
             while eventfd_read(self.outer_fd, &count) < 0 and errno != EAGAIN:
                 if errno != EINTR:
                     check_errno(-1)
-            if count:
+            is_kernels = count > self.outer_signs
+            self.outer_signs = 0
+            if is_kernels:
                 check(tell_by_eventfd(&self.core.ring, self.outer_fd, True))
             if not le_loop_wants_enter(&self.core) and not le_ring_cq_ready(&self.core.ring):
                 break
@@ -65,7 +68,7 @@ cdef class Embedding(Engine):
         if (self.core.pending or le_loop_has_queued(&self.core) or le_fifo_count(&self.core.deferred) or self.core.is_stopping
                 or (self.core.heap.count and self.deadline.at_ns == LE_NS_NEVER)
                 or not le_list_is_empty(&self.core.idle) or not le_list_is_empty(&self.core.notified)):
-            eventfd_write(self.outer_fd, 1)
+            self.sign()
         return 0
 
     cdef int embed(self) except -1:

@@ -38,6 +38,7 @@ cdef class Engine(Requests):
     cdef int end_operations(self, bint with_callbacks) except -1
     cdef int push_call(self, object callback, tuple args) except -1
     cdef int wake(self) except -1
+    cdef int sign(self) except -1
 
 # After a change that may have come from outside of run(): the kernel finishes what was cancelled, the loop around is told.
 cdef int loop_changed(Engine loop) except -1

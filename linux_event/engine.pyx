@@ -264,7 +264,13 @@ cdef class Engine(Requests):
                 self.core.is_woken = True
                 eventfd_write(self.wake_fd, 1)
         elif self.core.is_embedded and not self.core.is_running:
-            eventfd_write(self.outer_fd, 1)
+            self.sign()
+        return 0
+
+    cdef int sign(self) except -1:
+        """Show the event loop around this one that there is something to do."""
+        self.outer_signs += 1
+        eventfd_write(self.outer_fd, 1)
         return 0
 
     # -- Threads, and the end ----------------------------------------------------------------------------------------

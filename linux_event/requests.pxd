@@ -15,6 +15,7 @@ cdef class Requests:
     cdef bint in_main_thread  # the owner is
     cdef int wake_fd
     cdef int outer_fd  # what another event loop waits for, or -1
+    cdef uint64_t outer_signs  # that this process has put there itself since it was read
     cdef uint64_t batch_max
     cdef uint64_t unsettled  # cancelled requests that settle() has given up waiting for
 

@@ -432,6 +432,19 @@ def fill_fds(leave):
     return fds
 
 
+@contextlib.contextmanager
+def short_of_fds(leave=0):
+    """Only *leave* more fds can be opened, until the end of the block."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fds = fill_fds(leave)
+    try:
+        yield
+    finally:
+        for fd in fds:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # System calls that strace makes fail
 

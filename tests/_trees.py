@@ -28,6 +28,40 @@ def settle(loop, watched, mark):
     with_mark.destroy()
 
 
+class Told:
+    """Called, it does something below `watched` and returns what has been told of it: (names, path) each, of those that have one
+    of `names`, if given. Of the paths the first characters, so many as `start` says, are left out."""
+
+    def __init__(self, loop, watched, start=0):
+        self.loop, self.watched, self.start = loop, watched, start
+        self.mark = watched + ".mark"
+        touch(self.mark)
+        self.seen = Seen()
+
+    def __call__(self, action=lambda: None, *names):
+        action()
+        settle(self.loop, self.watched, self.mark)
+        return [(kind, path[self.start :]) for kind, path in self.seen.take(*names)]
+
+
+def made_folder(parent, name):
+    """The path, a str, of a new folder."""
+    path = parent / name
+    path.mkdir()
+    return str(path)
+
+
+def touch(*paths):
+    """Create files, or open them for writing and close them."""
+    for path in paths:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+
+
+def write(path, data=b"x"):
+    with open(path, "wb") as file:
+        file.write(data)
+
+
 class Model:
     """The entries of a tree, as far as events tell."""
 

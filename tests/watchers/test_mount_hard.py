@@ -1,17 +1,15 @@
 """MountWatcher in hard cases: fds that nobody takes, limits, forks, threads, ends in the middle of it all."""
 
-import contextlib
 import errno
 import gc
 import os
 import random
-import resource
 import threading
 import time
 import warnings
 
 import pytest
-from _fault import in_fork, in_thread, run_script, start_fork, unexpected, wait_child, wait_until
+from _fault import in_fork, in_thread, run_script, short_of_fds, start_fork, unexpected, wait_child, wait_until
 from _mounts import MNT_DETACH, Told, mount, mounted, privileged, run, take, touch, unmount
 from _support import blocks_grown, finish, made_loop, open_fds, run_until, scaled
 
@@ -221,35 +219,13 @@ def test_stopped_from_callbacks_while_events_arrive(loop, folder):
 # --- limits ----------------------------------------------------------------------------------------------------------
 
 
-class FewFds:
-    """Lets only so many more fds be opened."""
-
-    def __init__(self, count):
-        self.count = count
-
-    def __enter__(self):
-        self.limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.filled = []
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_fds()) + self.count + 8, self.limits[1]))
-        with contextlib.suppress(OSError):
-            while True:
-                self.filled.append(os.open("/dev/null", os.O_RDONLY))
-        for _ in range(self.count):
-            os.close(self.filled.pop())
-
-    def __exit__(self, *exception):
-        resource.setrlimit(resource.RLIMIT_NOFILE, self.limits)
-        for fd in self.filled:
-            os.close(fd)
-
-
 def test_events_whose_file_cannot_be_opened(loop, told, folder, errors):
     seen = []
     loop.on_error = lambda source, error: seen.append((source, error))
     told.watcher.stop().start()  # with what the kernel can do now
     paths = touch(folder, 20)
     # Older kernels say nothing of the one after the last for which there is an fd.
-    with FewFds(5 if errors == "FD_ERROR" else 0):
+    with short_of_fds(5 if errors == "FD_ERROR" else 0):
         run_until(loop, lambda: seen)
         if errors == "FD_ERROR":
             assert (len(told), len(seen)) == (5, 15)
@@ -271,7 +247,7 @@ def test_no_spinning_while_fds_are_short(loop, told, folder, errors):
     loop.on_error = lambda source, error: seen.append(error.errno)
     told.watcher.stop().start()
     touch(folder, 200)
-    with FewFds(0):
+    with short_of_fds(0):
         before = loop.statistics().iterations
         loop.run(0.3)
         assert loop.statistics().iterations - before < 60
@@ -286,7 +262,7 @@ def test_stopped_in_the_pause(loop, told, folder, errors):
     loop.on_error = lambda source, error: None
     told.watcher.stop().start()
     touch(folder, 3)
-    with FewFds(0):
+    with short_of_fds(0):
         loop.run_once(0)
         assert loop.statistics().timers == 1
     told.watcher.stop()
@@ -299,7 +275,7 @@ def test_stopped_in_the_pause(loop, told, folder, errors):
 
 @pytest.mark.parametrize("start", [True, False])
 def test_no_fd_for_the_group(loop, folder, start):
-    with FewFds(0), pytest.raises(OSError, match="max_user_groups") as caught:
+    with short_of_fds(0), pytest.raises(OSError, match="max_user_groups") as caught:
         loop.fswatch(folder, "all", print, start=start)
     assert caught.value.errno == errno.EMFILE
     assert not loop.watchers

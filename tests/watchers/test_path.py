@@ -7,7 +7,7 @@ import pathlib
 import pytest
 from _fault import unexpected
 from _support import BOUND, finish, made_loop, open_fds, run_until, scaled
-from _trees import Seen, settle
+from _trees import Seen, Told, made_folder, write
 
 from linux_event import DestroyedError, PathWatcher
 from linux_event.watchers.happening import PathEvent
@@ -19,38 +19,15 @@ ALL = frozenset(
 
 @pytest.fixture
 def folder(tmp_path):
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    return str(folder)
+    return made_folder(tmp_path, "folder")
 
 
 @pytest.fixture
-def mark(tmp_path):
-    path = tmp_path / "mark"
-    path.touch()
-    return str(path)
-
-
-@pytest.fixture
-def told(loop, folder, mark):
-    """Do something, and return what has been told of it."""
-    seen = Seen()
-
-    def told(action=lambda: None, *names):
-        action()
-        settle(loop, folder, mark)
-        return seen.take(*names)
-
-    told.seen = seen
-    return told
+def told(loop, folder):
+    return Told(loop, folder)
 
 
 # --- events ----------------------------------------------------------------------------------------------------------
-
-
-def write(path, data=b"x"):
-    with open(path, "wb") as file:
-        file.write(data)
 
 
 def test_every_event_of_a_directory(loop, folder, told):

@@ -8,40 +8,17 @@ import socket
 import _fault
 import pytest
 from _support import made_loop, open_fds, run_until
-from _trees import Seen, settle
+from _trees import Seen, Told, made_folder, write
 
 
 @pytest.fixture
 def folder(tmp_path):
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    return str(folder)
+    return made_folder(tmp_path, "folder")
 
 
 @pytest.fixture
-def mark(tmp_path):
-    path = tmp_path / "mark"
-    path.touch()
-    return str(path)
-
-
-@pytest.fixture
-def told(loop, folder, mark):
-    """Do something, and return what has been told of it."""
-    seen = Seen()
-
-    def told(action=lambda: None, *names):
-        action()
-        settle(loop, folder, mark)
-        return seen.take(*names)
-
-    told.seen = seen
-    return told
-
-
-def write(path, data=b"x"):
-    with open(path, "wb") as file:
-        file.write(data)
+def told(loop, folder):
+    return Told(loop, folder)
 
 
 # --- the path goes, and comes back -----------------------------------------------------------------------------------
@@ -376,32 +353,11 @@ def test_limits_are_explained(call, name, text):
 
 def test_no_fd_is_left(loop, folder):
     before = open_fds()
-    fds = []
-    try:
-        with pytest.raises(OSError, match="RLIMIT_NOFILE") as failure, _fault_limit(fds):
-            loop.watch(folder, "all", print)
-    finally:
-        for fd in fds:
-            os.close(fd)
+    with pytest.raises(OSError, match="RLIMIT_NOFILE") as failure, _fault.short_of_fds():
+        loop.watch(folder, "all", print)
     assert failure.value.errno == errno.EMFILE
     assert open_fds() == before
     loop.watch(folder, "all", print)
-
-
-class _fault_limit:
-    def __init__(self, fds):
-        self.fds = fds
-
-    def __enter__(self):
-        import resource
-
-        self.before = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.fds += _fault.fill_fds(0)
-
-    def __exit__(self, *exception):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_NOFILE, self.before)
 
 
 @INJECTED

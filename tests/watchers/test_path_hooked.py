@@ -6,32 +6,20 @@ import shutil
 
 import pytest
 from _support import BOUND, finish, open_fds, run_until
-from _trees import Seen, settle, tree_of
+from _trees import Told, made_folder, touch, tree_of
 
 ENTRIES = ("create", "delete", "moved_from", "moved_to")
 
 
 @pytest.fixture
 def root(tmp_path):
-    root = tmp_path / "root"
-    root.mkdir()
-    return str(root)
+    return made_folder(tmp_path, "root")
 
 
 @pytest.fixture
-def told(loop, root, tmp_path):
-    """Do something, and return what has been told of it, with the paths below the root."""
-    mark = tmp_path / "mark"
-    mark.touch()
-    seen = Seen()
-
-    def told(action=lambda: None):
-        action()
-        settle(loop, root, str(mark))
-        return [(names, path[len(root) + 1 :]) for names, path in seen.take()]
-
-    told.seen = seen
-    return told
+def told(loop, root):
+    """With paths that start from the root."""
+    return Told(loop, root, len(root) + 1)
 
 
 @pytest.fixture
@@ -58,11 +46,6 @@ def reading(monkeypatch):
     monkeypatch.setattr(os, "scandir", replaced)
     yield lambda path, before=nothing, after=nothing: hooks.update({path: (before, after)})
     assert not hooks, "not everything was read"
-
-
-def touch(*paths):
-    for path in paths:
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
 
 
 def test_what_comes_and_goes_meanwhile_is_told_once(loop, root, told, reading):

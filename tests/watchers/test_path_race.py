@@ -11,7 +11,7 @@ import time
 
 import pytest
 from _support import BOUND, made_loop, run_until, scaled
-from _trees import Model, Seen, tree_of
+from _trees import Model, Seen, made_folder, tree_of
 
 ENTRIES = ("create", "delete", "moved_from", "moved_to")
 
@@ -31,9 +31,7 @@ for i in range(count):
 
 @pytest.fixture
 def root(tmp_path):
-    root = tmp_path / "root"
-    root.mkdir()
-    return str(root)
+    return made_folder(tmp_path, "root")
 
 
 @pytest.mark.parametrize("events", ["create", "all"])

@@ -10,39 +10,25 @@ import time
 import _fault
 import pytest
 from _support import SCALE, made_loop, open_fds, run_until, scaled
-from _trees import Model, Seen, settle, tree_of
+from _trees import Model, Seen, Told, made_folder, touch, tree_of
 
 ENTRIES = ("create", "delete", "moved_from", "moved_to")
 
 
 @pytest.fixture
 def root(tmp_path):
-    root = tmp_path / "root"
-    root.mkdir()
-    return str(root)
+    return made_folder(tmp_path, "root")
 
 
 @pytest.fixture
 def outside(tmp_path):
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    return str(outside)
+    return made_folder(tmp_path, "outside")
 
 
 @pytest.fixture
-def told(loop, root, tmp_path):
-    """Do something, and return what has been told of it, with paths that start from the root."""
-    seen = Seen()
-    mark = tmp_path / "mark"
-    mark.touch()
-
-    def told(action=lambda: None, *names):
-        action()
-        settle(loop, root, str(mark))
-        return [(kind, path[len(root) + 1 :]) for kind, path in seen.take(*names)]
-
-    told.seen = seen
-    return told
+def told(loop, root):
+    """With paths that start from the root."""
+    return Told(loop, root, len(root) + 1)
 
 
 # What is watched of the directories above a path: that they are renamed, or the path is deleted.
@@ -61,12 +47,6 @@ def watches():
 def above(path):
     """How many directories above a path can be renamed."""
     return len(pathlib.Path(path).parents) - 1
-
-
-def touch(*paths):
-    for path in paths:
-        with open(path, "ab"):
-            pass
 
 
 # --- directories that appear -----------------------------------------------------------------------------------------
