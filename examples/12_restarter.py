@@ -24,6 +24,12 @@ EVENTS = ("close_write", "create", "delete", "moved_from", "moved_to")
 IGNORED = [".*", "*~", "__pycache__", "*.pyc"]
 
 
+def tell(text):
+    """Print a line in one write, even where Python does not buffer: the program prints to the same place."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 class Restarter:
     def __init__(self, loop, arguments):
         self.loop = loop
@@ -53,7 +59,7 @@ class Restarter:
             self.quiet.stop().start()  # from now
 
     def on_quiet(self, timer):
-        print(f"{self.changes} changes", flush=True)
+        tell(f"{self.changes} changes")
         self.changes = 0
         if self.process is None:
             self.start()
@@ -65,9 +71,9 @@ class Restarter:
             # In a process group of its own, which is signalled as a whole.
             self.process = subprocess.Popen(self.arguments.command, stdin=subprocess.DEVNULL, process_group=0)
         except OSError as error:
-            print(f"cannot be started: {error}", flush=True)
+            tell(f"cannot be started: {error}")
             return
-        print(f"started process {self.process.pid}", flush=True)
+        tell(f"started process {self.process.pid}")
         self.loop.child(self.process, self.on_end)
 
     def stop(self):
@@ -82,7 +88,7 @@ class Restarter:
             os.killpg(self.process.pid, signum)
 
     def on_grace_over(self, timer):
-        print("killing what did not end in time", flush=True)
+        tell("killing what did not end in time")
         self.was_killed = True
         self.send(signal.SIGKILL)
 
@@ -90,13 +96,13 @@ class Restarter:
         watcher.destroy()
         self.killer.stop()
         self.process = None
-        print(f"process {pid} has ended with status {returncode}", flush=True)
+        tell(f"process {pid} has ended with status {returncode}")
         if self.is_stopping and not self.is_ending:
             self.is_stopping = False
             self.start()
 
     def on_signal(self, watcher, signum):
-        print(f"{signal.Signals(signum).name}: ending", flush=True)
+        tell(f"{signal.Signals(signum).name}: ending")
         self.is_ending = True
         self.was_killed = False
         self.tree.destroy()

@@ -64,9 +64,11 @@ def script_environment(extra=None):
     """The environment of a script: it imports what this process would import.
 
     Threads that the kernel works with count as the script's: Python 3.12 and newer then warn of a fork, which is harmless.
+    What it prints comes line by line: without a buffer, print() writes each word by itself, and lines of several processes mix.
     """
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
     environment["PYTHONWARNINGS"] = "ignore:This process:DeprecationWarning"
+    environment.pop("PYTHONUNBUFFERED", None)
     environment.update(extra or {})
     return environment
 

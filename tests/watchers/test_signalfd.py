@@ -507,7 +507,7 @@ def test_the_signalfd_fails(nothing_left):
     import os, signal
     from linux_event import Loop
     with Loop(signals="signalfd") as loop:
-        loop.signal("USR1", lambda watcher, signum: (print("caught"), watcher.stop()))
+        loop.signal("USR1", lambda watcher, signum: (print("caught", flush=True), watcher.stop()))
         loop.run_once(0)
         # Another file in the place of the signalfd: reading it fails.
         fd = next(int(fd) for fd in os.listdir("/proc/self/fd") if "signalfd" in os.readlink(f"/proc/self/fd/{fd}"))
