@@ -40,10 +40,10 @@ STRICT_C := -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-function
 # The first ones one after the other, because they share the build in place; the
 # others, each with a build of its own, side by side.
 CHECKS_FIRST := test lint typing
-CHECKS_BESIDE := versions coverage asan verify wheel
+CHECKS_BESIDE := versions coverage asan verify wheel bench-guard
 
-.PHONY: help demo test bench bench-quick coverage verify asan lint typing wheel versions check build clean distclean \
-	packages test-packages
+.PHONY: help demo test bench bench-quick bench-guard coverage verify asan lint typing wheel versions check build clean distclean \
+	packages test-packages guard-packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -62,6 +62,9 @@ bench: build $(ENVIRONMENT)/bench.installed ## compare with other event loops (a
 
 bench-quick: build $(ENVIRONMENT)/bench.installed ## the same with fewer rounds (about a minute)
 	$(VENV_PYTHON) -m benchmarks --quick
+
+bench-guard: guard-packages build ## count instructions and system calls per event: none may have grown
+	$(VENV_PYTHON) -m benchmarks.guard
 
 # Each variant of the build has a copy of the tree of its own, so that none
 # disturbs the build in place.
@@ -152,6 +155,9 @@ packages:
 
 test-packages:
 	@tools/system_packages.sh $(PYTHON) test
+
+guard-packages:
+	@tools/system_packages.sh $(PYTHON) guard
 
 $(VENV_PYTHON): | packages
 	$(PYTHON) -m venv $(ENVIRONMENT)
