@@ -112,6 +112,8 @@ HARNESS = """
 
     FAILURES
 
+    GIVEN
+
     def body():
         BODY
 
@@ -241,8 +243,8 @@ void *realloc(void *old, size_t size) { return fails() ? NULL : __libc_realloc(o
 """
 
 
-def harness(failures, body, step=1):
-    source = dedent(HARNESS)
+def harness(failures, body, step=1, given=""):
+    source = dedent(HARNESS).replace("GIVEN", dedent(given).strip())
     source = source.replace("FAILURES", dedent(failures).strip())
     source = source.replace("    BODY", indent(dedent(body).strip(), "    "))
     return source.replace("STEP", str(step))

@@ -51,6 +51,7 @@ enum le_stream_flag {
     LE_STREAM_READY = 262144,    /* and there is something */
     LE_STREAM_GATHERED = 524288, /* the filter has something to send */
     LE_STREAM_NO_FLAGS = 1048576, /* the kernel does not know RWF_NOSIGNAL */
+    LE_STREAM_TOLD = 2097152,    /* on_eof was called */
 };
 
 /* Dispatch has more to look at than data that have come. */

@@ -9,9 +9,9 @@ from linux_event.errors cimport check_errno
 from linux_event.linux cimport F_SETPIPE_SZ, O_CLOEXEC, POLLHUP, POLLIN, close, fcntl, pipe2, pollfd, poll
 from linux_event.loop cimport add_method
 from linux_event.net.native cimport LE_STREAM_NO_READING, LE_STREAM_NO_SOCKET, LE_STREAM_NO_WRITING
-from linux_event.net.receiving cimport stream_begin
+from linux_event.net.receiving cimport stream_begin, stream_notice_end
 from linux_event.net.stream cimport Stream, stream_new
-from linux_event.net.transport cimport stream_close, stream_end, stream_wants
+from linux_event.net.transport cimport stream_end, stream_wants
 from linux_event.requests cimport loop_guard
 from linux_event.watchers.child cimport Child
 from linux_event.watchers.signal cimport signals_lift, signals_lower
@@ -251,7 +251,7 @@ cdef int close_unheard(Stream stream) except -1:
         return 0
     asked.fd, asked.events, asked.revents = stream.io.fd, POLLIN, 0
     if poll(&asked, 1, 0) == 1 and asked.revents & POLLHUP and not asked.revents & POLLIN:
-        stream_close(stream)
+        stream_notice_end(stream)
     return 0
 
 

@@ -401,6 +401,14 @@ cdef int look_for_end(Transport self) except -1:
     return 0
 
 
+cdef int stream_notice_end(Transport self) except -1:
+    """Nothing was asked for, nothing is there, and nothing will come: it is told in this iteration."""
+    self.io.many.is_over = True
+    self.io.many.outcome = 0
+    le_stream_collect(&self.io)
+    return stream_changed(self)
+
+
 # -- The end of the loop --------------------------------------------------------------------------------------------
 
 cdef int stop(void *stream) except -1:

@@ -39,7 +39,8 @@ cdef class Stream(Transport):
     Its callbacks are attributes, None by default, assignable at any time:
 
     - ``on_data(stream, data)``: bytes have come. Without it nothing is received: the bytes wait in the kernel.
-    - ``on_eof(stream)``: the other end sends no more. Without it the stream is closed then, when what is queued is sent.
+    - ``on_eof(stream)``: the other end sends no more. Without it the stream is closed then, when what is queued is sent; with
+      it, once ``write_eof`` has been called too, or at once where nothing can be written, as to the output of a process.
     - ``on_drain(stream)``: so much of what was queued is sent that ``write`` is welcome again.
     - ``on_close(stream, error)``: the stream is over. Called once, and last. ``error`` is None or what has ended it.
 
@@ -94,11 +95,11 @@ cdef class Stream(Transport):
 
         Stands on shutdown(2).
         """
+        if self.io.flags & LE_STREAM_NO_WRITING:
+            raise RuntimeError(f"{self!r} is only read from")
         if self.io.flags & (LE_STREAM_EOF_WANTED | LE_STREAM_CLOSING | LE_STREAM_ENDING):
             return
         loop_guard(self.owner)
-        if self.io.flags & LE_STREAM_NO_WRITING:
-            raise RuntimeError(f"{self!r} is only read from")
         if self.filter is not None:
             self.filter.write_end(self)
         else:

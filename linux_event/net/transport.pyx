@@ -23,7 +23,7 @@ from linux_event.errors cimport check_memory
 from linux_event.linux cimport SHUT_WR, close, getpeername, shutdown, sockaddr, sockaddr_storage, socklen_t
 from linux_event.net.native cimport (
     LE_COPY_MAX, LE_STREAM_ABOVE, LE_STREAM_BROKEN, LE_STREAM_CLOSING, LE_STREAM_ENDING, LE_STREAM_EOF_WANTED,
-    LE_STREAM_NO_SOCKET, LE_STREAM_NO_WRITING, LE_STREAM_SHUT, LE_STREAM_SPENT, le_piece, le_stream, le_stream_break,
+    LE_STREAM_NO_SOCKET, LE_STREAM_NO_WRITING, LE_STREAM_SHUT, LE_STREAM_SPENT, LE_STREAM_TOLD, le_piece, le_stream, le_stream_break,
     le_stream_copy, le_stream_drop_input, le_stream_drop_queue, le_stream_is_sending, le_stream_refer, le_stream_settle,
     le_stream_try,
 )
@@ -145,7 +145,13 @@ cdef int stream_hand_eof(Transport self) except -1:
     if self.eof_function is None:
         return stream_close(self)
     self.owner.core.callbacks += 1
-    self.eof_function(self)
+    self.io.flags |= LE_STREAM_TOLD
+    try:
+        self.eof_function(self)
+    finally:
+        # Nothing can come, nothing can be sent: that it stays open would only keep the loop running.
+        if self.io.flags & (LE_STREAM_NO_WRITING | LE_STREAM_SHUT):
+            stream_close(self)
     return 0
 
 
@@ -221,6 +227,8 @@ cdef int stream_shut(Transport self) except -1:
         return stream_close(self)
     self.owner.core.other_syscalls += 1
     shutdown(self.io.fd, SHUT_WR)  # where it fails the connection has ended, and that is told
+    if self.io.flags & LE_STREAM_TOLD:
+        return stream_close(self)
     return 0
 
 

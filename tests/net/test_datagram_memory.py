@@ -8,13 +8,16 @@ __all__ = ["shim"]
 
 SETTLE = "for _ in range(6): loop.run_once(0)"
 
+# What is there before anything fails. Short of memory for a function, CPython 3.12 and 3.13 follow a null pointer.
+GIVEN = """
+    import socket
+
+    def echo(datagram, data, address):
+        datagram.send(bytearray(data), address)
+"""
+
 BODIES = {
     "receiving": f"""
-        import socket
-
-        def echo(datagram, data, address):
-            datagram.send(bytearray(data), address)
-
         datagram = loop.datagram(chr(0) + "linux_event of memory %d" % os.getpid())
         datagram.on_datagram = echo
         datagram.on_close = ignore
@@ -47,7 +50,7 @@ BODIES = {
 
 def program(failures, name):
     """What fails within a callback goes to on_error, so that many more attempts than elsewhere seem to succeed."""
-    source = harness(failures, BODIES[name])
+    source = harness(failures, BODIES[name], given=GIVEN)
     assert "quiet < 30:" in source
     return source.replace("quiet < 30:", "quiet < 300:")
 

@@ -306,6 +306,20 @@ def test_a_pipe_that_nobody_listens_to(loop, paused):
     assert process.stderr.is_closed()
 
 
+@pytest.mark.parametrize("raises", [False, True])
+def test_the_end_alone_is_listened_to(loop, raises):
+    process = shell(loop, "exit 0", stdout=PIPE)
+    heard = Heard(process.stdout)
+    process.stdout.on_data = None
+    errors = []
+    if raises:
+        loop.on_error = lambda stream, error: errors.append(str(error))
+        process.stdout.on_eof = lambda stream: [][0]
+    finish(loop)
+    assert heard.calls == (["close"] if raises else ["eof", "close"])
+    assert errors == (["list index out of range"] if raises else [])
+
+
 def test_what_nobody_listens_to_is_kept(loop):
     process = shell(loop, "echo said", stdout=PIPE)
     run_until(loop, lambda: process.returncode == 0)

@@ -54,6 +54,38 @@ def test_close_sends_what_is_queued(loop, both):
     assert stream.write(b"dropped") is False
 
 
+@pytest.mark.parametrize("first", ["us", "peer", "in on_eof"])
+def test_both_directions_end(loop, both, first):
+    """There is nothing left to wait for: the stream ends when what is queued is sent."""
+    stream, peer = both
+    heard = Heard(stream)
+    said = bytes(1 << 20)
+    got = []
+    reader = threading.Thread(target=lambda: got.append(receive_all(peer)))
+    if first == "us":
+        stream.write(said)
+        stream.write_eof()
+        settle(loop)
+        assert heard.calls == []
+        peer.shutdown(socket.SHUT_WR)
+    else:
+        peer.shutdown(socket.SHUT_WR)
+        if first == "in on_eof":
+            stream.on_eof = lambda stream: (heard.on_eof(stream), stream.write(said), stream.write_eof())
+        else:
+            run_until(loop, lambda: heard.calls)
+            settle(loop)
+            assert heard.calls == ["eof"]
+            stream.write(said)
+            stream.write_eof()
+    reader.start()
+    finish(loop)
+    reader.join()
+    assert got == [said]
+    assert [call for call in heard.calls if call != "drain"] == ["eof", "close"]
+    assert heard.errors == [None]
+
+
 def test_abort_drops_what_is_queued(loop, both):
     stream, peer = both
     heard = Heard(stream)

@@ -8,16 +8,55 @@ __all__ = ["shim"]
 
 SETTLE = "for _ in range(6): loop.run_once(0)"
 
-BODIES = {
-    "stream": f"""
+# What is there before anything fails. Short of memory for a function, CPython 3.12 and 3.13 follow a null pointer.
+GIVEN = {
+    "stream": """
+        import socket
+
+        streams = []
+
+        def answer(stream, data):
+            stream.write(data)
+
+        def connected(stream):
+            stream.on_data = answer
+            stream.on_close = ignore
+            streams.append(stream)
+    """,
+    "listener": """
         import socket
 
         def connected(stream):
-            stream.on_data = lambda stream, data: stream.write(data)
-            stream.on_close = ignore
-            streams.append(stream)
+            stream.on_data = ignore
+    """,
+    "connect_stream": """
+        import socket
 
-        streams = []
+        streams, failures = [], []
+
+        def connected(stream, error):
+            if stream is not None:
+                stream.on_data = ignore
+                streams.append(stream)
+            elif isinstance(error, MemoryError):
+                failures.append(error)
+    """,
+    "spawn": """
+        import subprocess
+
+        class Started(subprocess.Popen):
+            def __init__(self, *args, **options):
+                stop_failing()  # short of memory it leaves fds open
+                super().__init__(*args, **options)
+                start_failing(number)
+
+        subprocess.Popen = Started
+    """,
+}
+
+BODIES = {
+    "stream": f"""
+        streams.clear()
         listener = loop.listen(chr(0) + "linux_event of memory %d" % os.getpid(), connected)
         with socket.socket(socket.AF_UNIX) as far:
             far.connect(listener.sockname)
@@ -38,11 +77,6 @@ BODIES = {
             {SETTLE}
     """,
     "listener": f"""
-        import socket
-
-        def connected(stream):
-            stream.on_data = ignore
-
         with loop.listen(chr(0) + "linux_event of memory %d" % os.getpid(), connected) as listener:
             with socket.socket(socket.AF_UNIX) as client:
                 client.connect(listener.sockname)
@@ -58,16 +92,7 @@ BODIES = {
         {SETTLE}
     """,
     "connect_stream": f"""
-        import socket
-
-        def connected(stream, error):
-            if stream is not None:
-                stream.on_data = ignore
-                streams.append(stream)
-            elif isinstance(error, MemoryError):
-                failures.append(error)
-
-        streams, failures = [], []
+        streams.clear(), failures.clear()
         with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as bound:
             bound.bind(("127.0.0.1", 0))
             address, nobody = server.getsockname(), bound.getsockname()
@@ -83,17 +108,6 @@ BODIES = {
             raise failures.pop()
     """,
     "spawn": f"""
-        import subprocess
-
-        if "Started" not in globals():
-
-            class Started(subprocess.Popen):
-                def __init__(self, *args, **options):
-                    stop_failing()  # short of memory it leaves fds open
-                    super().__init__(*args, **options)
-                    start_failing(number)
-
-            globals()["Started"] = subprocess.Popen = Started
         process = loop.spawn(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         process.on_exit = ignore
         process.stdout.on_data = ignore
@@ -111,7 +125,7 @@ BODIES = {
 
 def program(failures, name):
     """What fails within a callback goes to on_error, so that many more attempts than elsewhere seem to succeed."""
-    source = harness(failures, BODIES[name])
+    source = harness(failures, BODIES[name], given=GIVEN[name])
     assert "quiet < 30:" in source
     return source.replace("quiet < 30:", "quiet < 300:")
 

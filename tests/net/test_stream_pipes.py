@@ -37,17 +37,16 @@ def test_reading(loop, ends):
     stream = stream_of_fd(loop, ends[0], writes=False)
     heard = Heard(stream)
     writer = close_later(ends[1], SAID)
-    run_until(loop, lambda: "eof" in heard.calls)
-    writer.join()
-    assert heard.data == SAID
+    assert stream.socket is None
+    assert stream.peername is None
     with pytest.raises(RuntimeError, match="is only read from"):
         stream.write(b"x")
     with pytest.raises(RuntimeError, match="is only read from"):
         stream.write_eof()
-    assert stream.socket is None
-    assert stream.peername is None
-    stream.close()
-    finish(loop)
+    finish(loop)  # it can neither receive nor send
+    writer.join()
+    assert heard.data == SAID
+    assert heard.calls[-2:] == ["eof", "close"]
     assert heard.errors == [None]
 
 
