@@ -31,9 +31,11 @@ COVERAGE_SCALE ?= 0.1
 VERSIONS_SCALE ?= 0.2
 COVERAGE_MINIMUM := 95
 
+# What looks at the sources or runs the benchmarks says the same on every build.
 # The tests of the build make copies of the sources and build these: they would
-# do the same beside every variant.
-VARIANT := --ignore tests/test_build.py
+# do the same beside every variant, but not with another interpreter.
+ANOTHER := --ignore=tests/test_source.py --ignore-glob='tests/test_benchmark*.py'
+VARIANT := $(ANOTHER) --ignore=tests/test_build.py
 
 STRICT_C := -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-function
 
@@ -114,7 +116,8 @@ versions: test-packages $(ENVIRONMENT)/build.installed ## build and test on ever
 	while read -r name python; do \
 		echo "== $$name: $$python"; \
 		$(VENV_PYTHON) tools/copy_tree.py build/$$name && \
-		LE_TEST_SCALE=$(VERSIONS_SCALE) $(MAKE) -C build/$$name test PYTHON=$$python VENV=.venv </dev/null || exit 1; \
+		LE_TEST_SCALE=$(VERSIONS_SCALE) $(MAKE) -C build/$$name test PYTHON=$$python VENV=.venv \
+			PYTEST_ARGS="$(ANOTHER) $(PYTEST_ARGS)" </dev/null || exit 1; \
 	done <$(ENVIRONMENT)/other-pythons.txt
 
 wheel: test-packages $(ENVIRONMENT)/build.installed ## build source archive and wheel, test the wheel from an empty folder
