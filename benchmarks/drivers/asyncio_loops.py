@@ -7,7 +7,9 @@ from functools import partial
 from subprocess import PIPE
 from typing import Any
 
-from .base import Driver, NotOffered
+from .base import CONNECTIONS_AT_ONCE, Driver, NotOffered
+
+SETTLE_SECONDS = 0.05
 
 
 class AsyncioDriver(Driver):
@@ -92,6 +94,31 @@ class AsyncioDriver(Driver):
             return count
 
         return self.loop.run_until_complete(accept())
+
+    def hold(self, server: socket.socket, count: int, connect: Callable[[int], Any]) -> None:
+        from asyncio import Protocol
+
+        loop = self.loop
+        left = count
+
+        class Held(Protocol):
+            __slots__ = ("transport",)
+
+            def connection_made(self, transport: Any) -> None:
+                nonlocal left
+                self.transport = transport
+                left -= 1
+                if not left or not left % CONNECTIONS_AT_ONCE:
+                    loop.stop()
+
+        listener = loop.run_until_complete(loop.create_server(Held, sock=server.dup()))
+        while left:
+            connect(min(left, CONNECTIONS_AT_ONCE))
+            loop.run_forever()
+        # The tasks that have accepted them come to their ends.
+        loop.call_later(SETTLE_SECONDS, loop.stop)
+        loop.run_forever()
+        listener.close()
 
     def echo_datagrams(self, server: socket.socket, count: int) -> int:
         from asyncio import DatagramProtocol

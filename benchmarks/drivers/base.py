@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+CONNECTIONS_AT_ONCE = 50  # asyncio's servers have a backlog of 100
 PATIENCE = 30.0  # seconds without anything new, after which what has not come is lost
 
 
@@ -83,6 +84,15 @@ class Driver:
     def accept_and_close(self, server: socket.socket, count: int) -> int:
         """Accept and close `count` connections; return how many it were."""
         raise NotOffered("no operations on sockets")
+
+    def hold(self, server: socket.socket, count: int, connect: Callable[[int], Any]) -> None:
+        """Accept `count` connections and keep them, each with callbacks for data; return when all are there.
+
+        Args:
+            server: listens without blocking.
+            connect: makes so many connections to it; called with few enough for its backlog.
+        """
+        raise NotOffered("no connections")
 
     def echo_datagrams(self, server: socket.socket, count: int) -> int:
         """Send `count` datagrams that come to a bound socket back to where they came from; return how many it were."""

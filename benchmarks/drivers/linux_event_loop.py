@@ -8,7 +8,11 @@ from typing import Any
 
 from linux_event import Loop, Stream
 
-from .base import PATIENCE, Driver
+from .base import CONNECTIONS_AT_ONCE, PATIENCE, Driver
+
+
+def ignore(*_arguments: object) -> None:
+    """What nobody needs to know."""
 
 
 class LinuxEvent(Driver):
@@ -151,6 +155,24 @@ class LinuxEvent(Driver):
         operation = self.loop.accept_many(server, connected)
         self.loop.run()
         return accepted
+
+    def hold(self, server: socket.socket, count: int, connect: Callable[[int], Any]) -> None:
+        left = count
+
+        def on_connect(stream: Stream) -> None:
+            nonlocal left
+            stream.on_data = print
+            stream.on_close = ignore
+            left -= 1
+            if not left or not left % CONNECTIONS_AT_ONCE:
+                self.loop.stop()
+
+        listener = self.loop.listen(server.dup(), on_connect)
+        while left:
+            connect(min(left, CONNECTIONS_AT_ONCE))
+            self.loop.run(PATIENCE)
+        listener.close()
+        self.loop.run_once(0)
 
     def echo_datagrams(self, server: socket.socket, count: int) -> int:
         left = count
