@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .summary import Spread
 
-SOURCE = Path(__file__).resolve().parent / "pipe_ping.c"
+SOURCE = Path(__file__).resolve().parent / "native" / "pipe_ping.c"
 METHODS = ("none", "poll", "epoll", "io_uring")
 
 

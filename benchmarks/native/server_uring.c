@@ -1,0 +1,493 @@
+/* server_uring.c: the server that the event loops are compared with, on io_uring by liburing.
+ *
+ * usage: server_uring MODE ADDRESS [--body N] [--buffers N] [--buffer-size BYTES] [--direct BYTES] [--entries N]
+ * MODE, ADDRESS and --body are told in server.h. By hand:
+ *     cc -std=gnu11 -O2 -o server_uring server_uring.c -luring && ./server_uring echo tcp:7777
+ *
+ * One multishot request accepts; one on each connection receives, into a ring of --buffers buffers of --buffer-size bytes
+ * that all share. Every iteration is one system call, which submits what the one before has prepared and waits for more.
+ * What comes is copied into the queue of its connection, so that the buffers are free again before the next system call,
+ * and what an iteration has queued for a connection leaves as one send by the ring, one at a time. Pieces of --direct bytes
+ * and more are tried at once with send(), while they are in the cache. --entries is the size of the submission queue. */
+#include "server.h"
+
+#include <liburing.h>
+#include <sys/mman.h>
+
+#ifndef IORING_SETUP_SINGLE_ISSUER
+#define IORING_SETUP_SINGLE_ISSUER (1U << 12)
+#endif
+#ifndef IORING_SETUP_DEFER_TASKRUN
+#define IORING_SETUP_DEFER_TASKRUN (1U << 13)
+#endif
+
+/* What a completion is about stands in the lowest bits of its user data, the others are the address of the connection. */
+enum about { ACCEPT, RECEIVE, SEND, CANCEL, CLOSED, ABOUT = 7 };
+
+/* Bytes that many connections are sent. */
+struct message {
+    size_t references;
+    size_t count;
+    char data[];
+};
+
+struct connection {
+    int fd;
+    unsigned requests; /* how many are with the kernel */
+    unsigned receiving : 1;
+    unsigned cancelling : 1; /* the receive is being cancelled */
+    unsigned sending : 1;
+    unsigned full : 1;    /* the socket did not take all of the send before */
+    unsigned closing : 1; /* nothing more comes: to be closed when all is sent */
+    unsigned broken : 1;  /* to be closed when the kernel has let go of it */
+    unsigned shut : 1;
+    unsigned changed : 1; /* it stands in `changed` */
+    unsigned congested : 1;
+    size_t index; /* in `connections` */
+    struct connection *next_changed;
+    struct bytes flight; /* what is being sent */
+    struct bytes queue;  /* and what is to be sent after it */
+    struct message *message; /* being sent instead, or before the queue */
+    size_t message_sent;
+    struct http http;
+};
+
+static struct io_uring ring;
+static int listening_fd;
+static long entries = 1024;
+static long direct_bytes = 8192;
+
+static struct io_uring_buf_ring *buffer_ring;
+static long buffer_count = 32;
+static long buffer_bytes = 128 << 10;
+static char *buffers;
+static int buffers_back; /* how many have been put back but not yet shown to the kernel */
+
+/* Sends that are done when the system call that submits them has done so: it may wait for that many completions more. */
+static unsigned sends_at_once;
+
+/* Connections that something has happened to in this iteration. */
+static struct connection *changed;
+
+/* Who is sent what comes from the first one. */
+static struct connection **connections;
+static size_t connection_count;
+static size_t connection_room;
+static struct connection *first;
+static size_t congestion;
+
+static struct io_uring_sqe *get_entry(void)
+{
+    struct io_uring_sqe *entry = io_uring_get_sqe(&ring);
+    while (!entry) {
+        int result = io_uring_submit(&ring);
+        if (result < 0 && result != -EINTR && result != -EAGAIN && result != -EBUSY)
+            DIE("submit: %s", strerror(-result));
+        entry = io_uring_get_sqe(&ring);
+    }
+    return entry;
+}
+
+static void set_user_data(struct io_uring_sqe *entry, struct connection *connection, enum about about)
+{
+    io_uring_sqe_set_data64(entry, (uintptr_t)connection | about);
+    if (connection)
+        connection->requests++;
+}
+
+static void start_accepting(void)
+{
+    struct io_uring_sqe *entry = get_entry();
+    io_uring_prep_multishot_accept(entry, listening_fd, NULL, NULL, SOCK_CLOEXEC);
+    set_user_data(entry, NULL, ACCEPT);
+}
+
+static void start_receiving(struct connection *connection)
+{
+    struct io_uring_sqe *entry = get_entry();
+    io_uring_prep_recv_multishot(entry, connection->fd, NULL, 0, 0);
+    entry->flags |= IOSQE_BUFFER_SELECT;
+    entry->buf_group = 0;
+    set_user_data(entry, connection, RECEIVE);
+    connection->receiving = 1;
+}
+
+static void note_change(struct connection *connection)
+{
+    if (connection->changed)
+        return;
+    connection->changed = 1;
+    connection->next_changed = changed;
+    changed = connection;
+}
+
+static void begin(int fd)
+{
+    struct connection *connection = (struct connection *)allocate(NULL, sizeof *connection);
+    memset(connection, 0, sizeof *connection);
+    connection->fd = fd;
+    if (mode == BROADCAST) {
+        if (connection_count == connection_room) {
+            connection_room = connection_room ? 2 * connection_room : 64;
+            connections = (struct connection **)allocate(connections, connection_room * sizeof *connections);
+        }
+        connection->index = connection_count;
+        connections[connection_count++] = connection;
+        if (!first)
+            first = connection;
+    }
+    start_receiving(connection);
+}
+
+static void release_message(struct connection *connection)
+{
+    if (connection->message && --connection->message->references == 0)
+        free(connection->message);
+    connection->message = NULL;
+}
+
+/* Whether too much waits to be sent for more to be read. */
+static void weigh(struct connection *connection)
+{
+    unsigned congested = bytes_left(&connection->queue) > HIGH_WATER || connection->http.owed > HIGH_WATER;
+    if (congested == connection->congested)
+        return;
+    connection->congested = congested;
+    if (congested)
+        congestion++;
+    else
+        congestion--;
+    if (mode == BROADCAST && first)
+        note_change(first);
+}
+
+static int is_held_back(const struct connection *connection)
+{
+    return mode == BROADCAST ? connection == first && congestion : connection->congested;
+}
+
+static void end(struct connection *connection)
+{
+    close(connection->fd);
+    if (mode == BROADCAST) {
+        connections[connection->index] = connections[--connection_count];
+        connections[connection->index]->index = connection->index;
+        if (connection == first)
+            first = NULL;
+    }
+    release_message(connection);
+    bytes_free(&connection->queue);
+    bytes_free(&connection->flight);
+    memset(&connection->queue, 0, sizeof connection->queue);
+    connection->http.owed = 0;
+    weigh(connection);
+    bytes_free(&connection->http.head);
+    free(connection);
+}
+
+/* -- Sending ----------------------------------------------------------------------------------------------------------- */
+
+static void start_sending(struct connection *connection)
+{
+    struct http *http = &connection->http;
+    struct io_uring_sqe *entry;
+    const char *data;
+    size_t count;
+    if (connection->message) {
+        data = connection->message->data + connection->message_sent;
+        count = connection->message->count - connection->message_sent;
+    } else if (http->owed) {
+        data = http_data(http);
+        count = http_piece(http);
+    } else {
+        if (!bytes_left(&connection->flight)) {
+            struct bytes empty = connection->flight;
+            if (!bytes_left(&connection->queue))
+                return;
+            connection->flight = connection->queue;
+            connection->queue = empty;
+            weigh(connection);
+        }
+        data = connection->flight.data + connection->flight.begin;
+        count = bytes_left(&connection->flight);
+    }
+    entry = get_entry();
+    io_uring_prep_send(entry, connection->fd, data, count, MSG_NOSIGNAL);
+    if (connection->full) {
+        entry->msg_flags |= MSG_WAITALL;
+    } else {
+        /* It ends while it is submitted, with less than all where the socket has no room. */
+        entry->msg_flags |= MSG_DONTWAIT;
+        sends_at_once++;
+    }
+    set_user_data(entry, connection, SEND);
+    connection->sending = 1;
+}
+
+static void on_sent(struct connection *connection, int result)
+{
+    size_t count = result < 0 ? 0 : (size_t)result;
+    connection->sending = 0;
+    if (result < 0 && result != -EAGAIN && result != -EINTR) {
+        connection->broken = 1;
+        note_change(connection);
+        return;
+    }
+    if (connection->message) {
+        connection->message_sent += count;
+        connection->full = connection->message_sent < connection->message->count;
+        if (!connection->full)
+            release_message(connection);
+    } else if (connection->http.owed) {
+        connection->full = count < http_piece(&connection->http);
+        http_sent(&connection->http, count);
+        weigh(connection);
+    } else {
+        connection->full = count < bytes_left(&connection->flight);
+        bytes_drop(&connection->flight, count);
+    }
+    note_change(connection);
+}
+
+static int is_sending(const struct connection *connection)
+{
+    return connection->sending || connection->message || bytes_left(&connection->flight) ||
+           bytes_left(&connection->queue) || connection->http.owed;
+}
+
+static void keep(struct connection *connection, const char *data, size_t count)
+{
+    bytes_append(&connection->queue, data, count);
+    weigh(connection);
+    note_change(connection);
+}
+
+static void echo(struct connection *connection, const char *data, size_t count)
+{
+    if (count >= (size_t)direct_bytes && !is_sending(connection)) {
+        ssize_t sent = send(connection->fd, data, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if ((size_t)sent == count)
+            return;
+        if (sent > 0) {
+            data += sent;
+            count -= (size_t)sent;
+        } else if (sent < 0 && errno != EAGAIN && errno != EINTR) {
+            connection->broken = 1;
+            note_change(connection);
+            return;
+        }
+        connection->full = 1;
+    }
+    keep(connection, data, count);
+}
+
+static void broadcast(const char *data, size_t count)
+{
+    struct message *message = (struct message *)allocate(NULL, sizeof *message + count);
+    message->references = 1;
+    message->count = count;
+    memcpy(message->data, data, count);
+    for (size_t i = 0; i < connection_count; i++) {
+        struct connection *to = connections[i];
+        if (to->broken || to->closing)
+            continue;
+        if (is_sending(to)) {
+            keep(to, data, count);
+        } else {
+            to->message = message;
+            to->message_sent = 0;
+            message->references++;
+            note_change(to);
+        }
+    }
+    if (--message->references == 0)
+        free(message);
+}
+
+/* -- Receiving --------------------------------------------------------------------------------------------------------- */
+
+static void take(struct connection *connection, const char *data, size_t count)
+{
+    if (connection->broken || connection->closing)
+        return;
+    switch (mode) {
+    case ECHO:
+        echo(connection, data, count);
+        break;
+    case HTTP:
+        connection->closing = !http_take(&connection->http, data, count);
+        weigh(connection);
+        note_change(connection);
+        break;
+    default:
+        if (connection == first)
+            broadcast(data, count);
+    }
+}
+
+static void on_received(struct connection *connection, const struct io_uring_cqe *completion)
+{
+    int result = completion->res;
+    if (completion->flags & IORING_CQE_F_BUFFER) {
+        unsigned number = completion->flags >> IORING_CQE_BUFFER_SHIFT;
+        char *data = buffers + (size_t)number * (size_t)buffer_bytes;
+        if (result > 0)
+            take(connection, data, (size_t)result);
+        io_uring_buf_ring_add(buffer_ring, data, (unsigned)buffer_bytes, (unsigned short)number,
+                              io_uring_buf_ring_mask((unsigned)buffer_count), buffers_back++);
+    }
+    if (result == 0)
+        connection->closing = 1;
+    else if (result < 0 && result != -ENOBUFS && result != -ECANCELED && result != -EINTR && result != -EAGAIN)
+        connection->broken = 1;
+    if (!(completion->flags & IORING_CQE_F_MORE)) {
+        connection->receiving = 0;
+        note_change(connection);
+    }
+}
+
+/* -- The loop ---------------------------------------------------------------------------------------------------------- */
+
+static void on_accepted(const struct io_uring_cqe *completion)
+{
+    if (completion->res < 0) {
+        if (!is_error_of_peer(-completion->res))
+            DIE("accept: %s", strerror(-completion->res));
+    } else if (mode == CLOSE) {
+        struct io_uring_sqe *entry = get_entry();
+        io_uring_prep_close(entry, completion->res);
+        entry->flags |= IOSQE_CQE_SKIP_SUCCESS;
+        set_user_data(entry, NULL, CLOSED);
+    } else {
+        begin(completion->res);
+    }
+    if (!(completion->flags & IORING_CQE_F_MORE))
+        start_accepting();
+}
+
+static void handle(const struct io_uring_cqe *completion)
+{
+    struct connection *connection = (struct connection *)(uintptr_t)(completion->user_data & ~(uint64_t)ABOUT);
+    enum about about = (enum about)(completion->user_data & ABOUT);
+    if (connection && !(completion->flags & IORING_CQE_F_MORE))
+        connection->requests--;
+    switch (about) {
+    case ACCEPT:
+        on_accepted(completion);
+        break;
+    case RECEIVE:
+        on_received(connection, completion);
+        break;
+    case SEND:
+        on_sent(connection, completion->res);
+        break;
+    case CANCEL:
+        connection->cancelling = 0;
+        note_change(connection);
+        break;
+    default:
+        DIE("close: %s", strerror(-completion->res));
+    }
+}
+
+/* Prepare what a connection needs next. */
+static void settle(struct connection *connection)
+{
+    if (connection->broken || (connection->closing && !is_sending(connection))) {
+        if (!connection->requests) {
+            end(connection);
+        } else if (!connection->shut) {
+            /* This ends what is with the kernel. */
+            shutdown(connection->fd, SHUT_RDWR);
+            connection->shut = 1;
+        }
+        return;
+    }
+    if (!connection->sending)
+        start_sending(connection);
+    if (connection->closing)
+        return;
+    if (!is_held_back(connection)) {
+        if (!connection->receiving)
+            start_receiving(connection);
+    } else if (connection->receiving && !connection->cancelling) {
+        struct io_uring_sqe *entry = get_entry();
+        io_uring_prep_cancel64(entry, (uintptr_t)connection | RECEIVE, 0);
+        set_user_data(entry, connection, CANCEL);
+        connection->cancelling = 1;
+    }
+}
+
+static void settle_all(void)
+{
+    while (changed) {
+        struct connection *connection = changed;
+        changed = connection->next_changed;
+        connection->changed = 0;
+        settle(connection);
+    }
+}
+
+static void open_ring(void)
+{
+    struct io_uring_params params = {.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                                              IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE,
+                                     .cq_entries = 4 * (unsigned)entries};
+    struct io_uring_buf_reg registration = {.ring_entries = (unsigned)buffer_count};
+    size_t pool_bytes = (size_t)buffer_count * (size_t)buffer_bytes;
+    int result;
+    if (buffer_count & (buffer_count - 1))
+        DIE("--buffers takes a power of two");
+    result = io_uring_queue_init_params((unsigned)entries, &ring, &params);
+    if (result < 0)
+        DIE("io_uring: %s", strerror(-result));
+    io_uring_register_ring_fd(&ring);
+    buffer_ring = (struct io_uring_buf_ring *)mmap(NULL, (size_t)buffer_count * sizeof(struct io_uring_buf),
+                                                   PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
+    buffers = (char *)mmap(NULL, pool_bytes, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
+    CHECK(buffer_ring != MAP_FAILED && buffers != MAP_FAILED, "mmap");
+    registration.ring_addr = (uintptr_t)buffer_ring;
+    result = io_uring_register_buf_ring(&ring, &registration, 0);
+    if (result < 0)
+        DIE("buffer ring: %s", strerror(-result));
+    io_uring_buf_ring_init(buffer_ring);
+    for (int i = 0; i < buffer_count; i++)
+        io_uring_buf_ring_add(buffer_ring, buffers + (size_t)i * (size_t)buffer_bytes, (unsigned)buffer_bytes,
+                              (unsigned short)i, io_uring_buf_ring_mask((unsigned)buffer_count), i);
+    io_uring_buf_ring_advance(buffer_ring, (int)buffer_count);
+}
+
+int main(int count, char **words)
+{
+    const struct option_number options[] = {{"--body", 0, 1 << 30, &body_bytes},
+                                            {"--buffers", 1, 32768, &buffer_count},
+                                            {"--buffer-size", 1, 1 << 30, &buffer_bytes},
+                                            {"--direct", 1, 1 << 30, &direct_bytes},
+                                            {"--entries", 1, 32768, &entries},
+                                            {NULL, 0, 0, NULL}};
+    if (count < 3)
+        DIE("usage: server_uring MODE ADDRESS [--body N] [--buffers N] [--buffer-size BYTES] [--direct BYTES] "
+            "[--entries N]");
+    mode = parse_mode(words[1]);
+    parse_options(count - 3, words + 3, options);
+    http_prepare();
+    open_ring();
+    listening_fd = start_listening(words[2], 0);
+    start_accepting();
+    for (;;) {
+        struct io_uring_cqe *completion;
+        unsigned head, handled = 0;
+        int result = io_uring_submit_and_wait(&ring, 1 + sends_at_once);
+        if (result < 0 && result != -EINTR && result != -EAGAIN && result != -EBUSY)
+            DIE("submit and wait: %s", strerror(-result));
+        sends_at_once = 0;
+        io_uring_for_each_cqe(&ring, head, completion) {
+            handle(completion);
+            handled++;
+        }
+        io_uring_cq_advance(&ring, handled);
+        io_uring_buf_ring_advance(buffer_ring, buffers_back);
+        buffers_back = 0;
+        settle_all();
+    }
+}
