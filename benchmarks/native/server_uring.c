@@ -37,14 +37,19 @@ struct connection {
     unsigned receiving : 1;
     unsigned cancelling : 1; /* the receive is being cancelled */
     unsigned sending : 1;
+    unsigned at_once : 1; /* ending while it is submitted */
     unsigned full : 1;    /* the socket did not take all of the send before */
     unsigned closing : 1; /* nothing more comes: to be closed when all is sent */
     unsigned broken : 1;  /* to be closed when the kernel has let go of it */
     unsigned shut : 1;
     unsigned changed : 1; /* it stands in `changed` */
     unsigned congested : 1;
+    unsigned starved : 1; /* it stands in `starved`: there was no buffer for it */
     size_t index; /* in `connections` */
     struct connection *next_changed;
+    struct connection *next_at_once;
+    struct connection *next_starved;
+    size_t in_flight; /* bytes of the send with the kernel */
     struct bytes flight; /* what is being sent */
     struct bytes queue;  /* and what is to be sent after it */
     struct message *message; /* being sent instead, or before the queue */
@@ -63,11 +68,16 @@ static long buffer_bytes = 128 << 10;
 static char *buffers;
 static int buffers_back; /* how many have been put back but not yet shown to the kernel */
 
-/* Sends that are done when the system call that submits them has done so: it may wait for that many completions more. */
-static unsigned sends_at_once;
+/* Connections whose send ends while it is submitted. It completes only where it has failed or not sent all, so that the
+ * system call which submits it goes on to wait for something to do. */
+static struct connection *at_once;
 
 /* Connections that something has happened to in this iteration. */
 static struct connection *changed;
+
+/* Connections that found no buffer, the one that has waited longest first. No more of them go on receiving at a time than
+ * there are buffers: the others would find none again. */
+static struct connection *starved, **starved_end = &starved;
 
 /* Who is sent what comes from the first one. */
 static struct connection **connections;
@@ -76,13 +86,22 @@ static size_t connection_room;
 static struct connection *first;
 static size_t congestion;
 
+/* Submit all that is prepared, and wait for that many completions. */
+static void enter(unsigned wait)
+{
+    do {
+        int result = io_uring_submit_and_wait(&ring, wait);
+        if (result < 0 && result != -EINTR && result != -EAGAIN)
+            DIE("io_uring: %s", strerror(-result));
+        wait = 0;
+    } while (io_uring_sq_ready(&ring));
+}
+
 static struct io_uring_sqe *get_entry(void)
 {
     struct io_uring_sqe *entry = io_uring_get_sqe(&ring);
-    while (!entry) {
-        int result = io_uring_submit(&ring);
-        if (result < 0 && result != -EINTR && result != -EAGAIN && result != -EBUSY)
-            DIE("submit: %s", strerror(-result));
+    if (!entry) {
+        enter(0);
         entry = io_uring_get_sqe(&ring);
     }
     return entry;
@@ -212,22 +231,25 @@ static void start_sending(struct connection *connection)
         count = bytes_left(&connection->flight);
     }
     entry = get_entry();
-    io_uring_prep_send(entry, connection->fd, data, count, MSG_NOSIGNAL);
-    if (connection->full) {
-        entry->msg_flags |= MSG_WAITALL;
-    } else {
-        /* It ends while it is submitted, with less than all where the socket has no room. */
-        entry->msg_flags |= MSG_DONTWAIT;
-        sends_at_once++;
-    }
+    io_uring_prep_send(entry, connection->fd, data, count, MSG_NOSIGNAL | MSG_WAITALL);
     set_user_data(entry, connection, SEND);
     connection->sending = 1;
+    connection->in_flight = count;
+    if (connection->full)
+        return;
+    /* With these two flags sending less than all is a failure. */
+    entry->msg_flags |= MSG_DONTWAIT;
+    entry->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    connection->at_once = 1;
+    connection->next_at_once = at_once;
+    at_once = connection;
 }
 
 static void on_sent(struct connection *connection, int result)
 {
     size_t count = result < 0 ? 0 : (size_t)result;
-    connection->sending = 0;
+    connection->sending = connection->at_once = 0;
+    connection->full = count < connection->in_flight;
     if (result < 0 && result != -EAGAIN && result != -EINTR) {
         connection->broken = 1;
         note_change(connection);
@@ -235,18 +257,28 @@ static void on_sent(struct connection *connection, int result)
     }
     if (connection->message) {
         connection->message_sent += count;
-        connection->full = connection->message_sent < connection->message->count;
         if (!connection->full)
             release_message(connection);
     } else if (connection->http.owed) {
-        connection->full = count < http_piece(&connection->http);
         http_sent(&connection->http, count);
         weigh(connection);
     } else {
-        connection->full = count < bytes_left(&connection->flight);
         bytes_drop(&connection->flight, count);
     }
     note_change(connection);
+}
+
+/* All that have failed have been told: the others have sent all. */
+static void conclude_sends(void)
+{
+    while (at_once) {
+        struct connection *connection = at_once;
+        at_once = connection->next_at_once;
+        if (!connection->at_once)
+            continue;
+        connection->requests--;
+        on_sent(connection, (int)connection->in_flight);
+    }
 }
 
 static int is_sending(const struct connection *connection)
@@ -325,6 +357,28 @@ static void take(struct connection *connection, const char *data, size_t count)
     }
 }
 
+static void starve(struct connection *connection)
+{
+    connection->starved = 1;
+    connection->requests++; /* as if it were with the kernel: it is not to go away */
+    connection->next_starved = NULL;
+    *starved_end = connection;
+    starved_end = &connection->next_starved;
+}
+
+static void feed(void)
+{
+    for (long left = buffer_count; starved && left; left--) {
+        struct connection *connection = starved;
+        starved = connection->next_starved;
+        if (!starved)
+            starved_end = &starved;
+        connection->starved = 0;
+        connection->requests--;
+        note_change(connection);
+    }
+}
+
 static void on_received(struct connection *connection, const struct io_uring_cqe *completion)
 {
     int result = completion->res;
@@ -338,7 +392,9 @@ static void on_received(struct connection *connection, const struct io_uring_cqe
     }
     if (result == 0)
         connection->closing = 1;
-    else if (result < 0 && result != -ENOBUFS && result != -ECANCELED && result != -EINTR && result != -EAGAIN)
+    else if (result == -ENOBUFS)
+        starve(connection);
+    else if (result < 0 && result != -ECANCELED && result != -EINTR && result != -EAGAIN)
         connection->broken = 1;
     if (!(completion->flags & IORING_CQE_F_MORE)) {
         connection->receiving = 0;
@@ -390,6 +446,17 @@ static void handle(const struct io_uring_cqe *completion)
     }
 }
 
+static void handle_all(void)
+{
+    struct io_uring_cqe *completion;
+    unsigned head, count = 0;
+    io_uring_for_each_cqe(&ring, head, completion) {
+        handle(completion);
+        count++;
+    }
+    io_uring_cq_advance(&ring, count);
+}
+
 /* Prepare what a connection needs next. */
 static void settle(struct connection *connection)
 {
@@ -408,7 +475,7 @@ static void settle(struct connection *connection)
     if (connection->closing)
         return;
     if (!is_held_back(connection)) {
-        if (!connection->receiving)
+        if (!connection->receiving && !connection->starved)
             start_receiving(connection);
     } else if (connection->receiving && !connection->cancelling) {
         struct io_uring_sqe *entry = get_entry();
@@ -475,19 +542,16 @@ int main(int count, char **words)
     listening_fd = start_listening(words[2], 0);
     start_accepting();
     for (;;) {
-        struct io_uring_cqe *completion;
-        unsigned head, handled = 0;
-        int result = io_uring_submit_and_wait(&ring, 1 + sends_at_once);
-        if (result < 0 && result != -EINTR && result != -EAGAIN && result != -EBUSY)
-            DIE("submit and wait: %s", strerror(-result));
-        sends_at_once = 0;
-        io_uring_for_each_cqe(&ring, head, completion) {
-            handle(completion);
-            handled++;
+        enter(1);
+        handle_all();
+        while (io_uring_cq_has_overflow(&ring)) {
+            io_uring_get_events(&ring);
+            handle_all();
         }
-        io_uring_cq_advance(&ring, handled);
+        conclude_sends();
         io_uring_buf_ring_advance(buffer_ring, buffers_back);
         buffers_back = 0;
+        feed();
         settle_all();
     }
 }
