@@ -294,23 +294,44 @@ static void keep(struct connection *connection, const char *data, size_t count)
     note_change(connection);
 }
 
-static void echo(struct connection *connection, const char *data, size_t count)
+/* Send at once. Returns how many bytes need no more care: fewer than all where the socket has no room for them. */
+static size_t send_directly(struct connection *connection, const char *data, size_t count)
 {
-    if (count >= (size_t)direct_bytes && !is_sending(connection)) {
-        ssize_t sent = send(connection->fd, data, count, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if ((size_t)sent == count)
-            return;
-        if (sent > 0) {
-            data += sent;
-            count -= (size_t)sent;
-        } else if (sent < 0 && errno != EAGAIN && errno != EINTR) {
-            connection->broken = 1;
-            note_change(connection);
-            return;
-        }
-        connection->full = 1;
+    ssize_t sent = send(connection->fd, data, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if ((size_t)sent == count)
+        return count;
+    if (sent < 0 && errno != EAGAIN && errno != EINTR && errno != ENOBUFS && errno != ENOMEM) {
+        connection->broken = 1;
+        note_change(connection);
+        return count;
     }
-    keep(connection, data, count);
+    connection->full = 1;
+    return sent < 0 ? 0 : (size_t)sent;
+}
+
+static void send_or_keep(struct connection *connection, const char *data, size_t count)
+{
+    size_t sent = 0;
+    if (count >= (size_t)direct_bytes && !is_sending(connection))
+        sent = send_directly(connection, data, count);
+    if (sent < count)
+        keep(connection, data + sent, count - sent);
+}
+
+static void take_requests(struct connection *connection, const char *data, size_t count)
+{
+    struct http *http = &connection->http;
+    int idle = !http->owed;
+    connection->closing = !http_take(http, data, count);
+    while (idle && http->owed >= (size_t)direct_bytes) {
+        size_t piece = http_piece(http), sent = send_directly(connection, http_data(http), piece);
+        http_sent(http, sent);
+        idle = sent == piece;
+    }
+    if (http->owed || connection->closing) {
+        weigh(connection);
+        note_change(connection);
+    }
 }
 
 static void broadcast(const char *data, size_t count)
@@ -323,8 +344,8 @@ static void broadcast(const char *data, size_t count)
         struct connection *to = connections[i];
         if (to->broken || to->closing)
             continue;
-        if (is_sending(to)) {
-            keep(to, data, count);
+        if (count >= (size_t)direct_bytes || is_sending(to)) {
+            send_or_keep(to, data, count);
         } else {
             to->message = message;
             to->message_sent = 0;
@@ -344,12 +365,10 @@ static void take(struct connection *connection, const char *data, size_t count)
         return;
     switch (mode) {
     case ECHO:
-        echo(connection, data, count);
+        send_or_keep(connection, data, count);
         break;
     case HTTP:
-        connection->closing = !http_take(&connection->http, data, count);
-        weigh(connection);
-        note_change(connection);
+        take_requests(connection, data, count);
         break;
     default:
         if (connection == first)
