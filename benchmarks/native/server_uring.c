@@ -1,28 +1,31 @@
 /* server_uring.c: the server that the event loops are compared with, on io_uring by liburing.
  *
- * usage: server_uring MODE ADDRESS [--body N] [--buffers N] [--buffer-size BYTES] [--direct BYTES] [--entries N]
+ * usage: server_uring MODE ADDRESS [--body N] [--buffers N] [--buffer-size BYTES] [--big-size BYTES] [--direct BYTES]
+ *                     [--entries N]
  * MODE, ADDRESS and --body are told in server.h. By hand:
  *     cc -std=gnu11 -O2 -o server_uring server_uring.c -luring && ./server_uring echo tcp:7777
  *
  * One multishot request accepts; one on each connection receives, into a ring of --buffers buffers of --buffer-size bytes
- * that all share. Every iteration is one system call, which submits what the one before has prepared and waits for more.
- * What comes is copied into the queue of its connection, so that the buffers are free again before the next system call,
- * and what an iteration has queued for a connection leaves as one send by the ring, one at a time. Pieces of --direct bytes
- * and more are tried at once with send(), while they are in the cache. --entries is the size of the submission queue. */
+ * that all share. An iteration is one system call, which submits what the one before has prepared and waits for news. What
+ * comes is copied into the queue of its connection, so that the buffers are free again before the next system call, and
+ * what an iteration has queued for a connection leaves as one send by the ring, one at a time. Pieces of --direct bytes and
+ * more are tried at once with send(), while they are in the cache; connections that receive big pieces are polled by the
+ * ring, and received from into one buffer of --big-size bytes. --entries is the size of the submission queue. */
 #include "server.h"
 
-#include <liburing.h>
-#include <sys/mman.h>
+#include <poll.h>
 
-#ifndef IORING_SETUP_SINGLE_ISSUER
-#define IORING_SETUP_SINGLE_ISSUER (1U << 12)
-#endif
-#ifndef IORING_SETUP_DEFER_TASKRUN
-#define IORING_SETUP_DEFER_TASKRUN (1U << 13)
-#endif
+#include "ring.h"
 
 /* What a completion is about stands in the lowest bits of its user data, the others are the address of the connection. */
-enum about { ACCEPT, RECEIVE, SEND, CANCEL, CLOSED, ABOUT = 7 };
+enum about { ACCEPT, RECEIVE, POLL, SEND, CANCEL, CLOSED, ABOUT = 7 };
+
+/* A connection that has received so much at a time, so many times in a row, is a big one: it is polled, and received from
+ * into one buffer that stays in the cache. */
+#define BIG_PIECE 16384
+#define BIG_STREAK 2
+/* How many full buffers it may hand over before it is the others' turn. */
+#define FULL_BUFFERS 8
 
 /* Bytes that many connections are sent. */
 struct message {
@@ -35,13 +38,17 @@ struct connection {
     int fd;
     unsigned requests; /* how many are with the kernel */
     unsigned receiving : 1;
-    unsigned cancelling : 1; /* the receive is being cancelled */
+    unsigned big : 1;        /* it is polled instead */
+    unsigned polling : 1;
+    unsigned readable : 1;   /* and there may be something to receive */
+    unsigned ended : 1;      /* or the other end has finished */
+    unsigned streak : 2;     /* how many big pieces it has received one after the other */
+    unsigned cancelling : 1; /* the one or the other is being cancelled */
     unsigned sending : 1;
     unsigned at_once : 1; /* ending while it is submitted */
     unsigned full : 1;    /* the socket did not take all of the send before */
     unsigned closing : 1; /* nothing more comes: to be closed when all is sent */
     unsigned broken : 1;  /* to be closed when the kernel has let go of it */
-    unsigned shut : 1;
     unsigned changed : 1; /* it stands in `changed` */
     unsigned congested : 1;
     unsigned starved : 1; /* it stands in `starved`: there was no buffer for it */
@@ -57,16 +64,11 @@ struct connection {
     struct http http;
 };
 
-static struct io_uring ring;
 static int listening_fd;
-static long entries = 1024;
 static long direct_bytes = 8192;
 
-static struct io_uring_buf_ring *buffer_ring;
-static long buffer_count = 32;
-static long buffer_bytes = 128 << 10;
-static char *buffers;
-static int buffers_back; /* how many have been put back but not yet shown to the kernel */
+static long big_bytes = 256 << 10;
+static char *big_buffer;
 
 /* Connections whose send ends while it is submitted. It completes only where it has failed or not sent all, so that the
  * system call which submits it goes on to wait for something to do. */
@@ -85,27 +87,6 @@ static size_t connection_count;
 static size_t connection_room;
 static struct connection *first;
 static size_t congestion;
-
-/* Submit all that is prepared, and wait for that many completions. */
-static void enter(unsigned wait)
-{
-    do {
-        int result = io_uring_submit_and_wait(&ring, wait);
-        if (result < 0 && result != -EINTR && result != -EAGAIN)
-            DIE("io_uring: %s", strerror(-result));
-        wait = 0;
-    } while (io_uring_sq_ready(&ring));
-}
-
-static struct io_uring_sqe *get_entry(void)
-{
-    struct io_uring_sqe *entry = io_uring_get_sqe(&ring);
-    if (!entry) {
-        enter(0);
-        entry = io_uring_get_sqe(&ring);
-    }
-    return entry;
-}
 
 static void set_user_data(struct io_uring_sqe *entry, struct connection *connection, enum about about)
 {
@@ -129,6 +110,22 @@ static void start_receiving(struct connection *connection)
     entry->buf_group = 0;
     set_user_data(entry, connection, RECEIVE);
     connection->receiving = 1;
+}
+
+static void start_polling(struct connection *connection)
+{
+    struct io_uring_sqe *entry = get_entry();
+    io_uring_prep_poll_multishot(entry, connection->fd, POLLIN | POLLRDHUP);
+    set_user_data(entry, connection, POLL);
+    connection->polling = 1;
+}
+
+static void cancel(struct connection *connection, enum about about)
+{
+    struct io_uring_sqe *entry = get_entry();
+    io_uring_prep_cancel64(entry, (uintptr_t)connection | about, 0);
+    set_user_data(entry, connection, CANCEL);
+    connection->cancelling = 1;
 }
 
 static void note_change(struct connection *connection)
@@ -172,17 +169,21 @@ static void weigh(struct connection *connection)
     if (congested == connection->congested)
         return;
     connection->congested = congested;
-    if (congested)
-        congestion++;
-    else
-        congestion--;
+    congestion += congested ? 1 : (size_t)-1;
     if (mode == BROADCAST && first)
         note_change(first);
 }
 
+static int is_sending(const struct connection *connection)
+{
+    return connection->sending || connection->message || bytes_left(&connection->flight) ||
+           bytes_left(&connection->queue) || connection->http.owed;
+}
+
 static int is_held_back(const struct connection *connection)
 {
-    return mode == BROADCAST ? connection == first && congestion : connection->congested;
+    int own = connection->congested || (connection->big && is_sending(connection));
+    return mode == BROADCAST ? connection == first && congestion : own;
 }
 
 static void end(struct connection *connection)
@@ -252,10 +253,7 @@ static void on_sent(struct connection *connection, int result)
     connection->full = count < connection->in_flight;
     if (result < 0 && result != -EAGAIN && result != -EINTR) {
         connection->broken = 1;
-        note_change(connection);
-        return;
-    }
-    if (connection->message) {
+    } else if (connection->message) {
         connection->message_sent += count;
         if (!connection->full)
             release_message(connection);
@@ -279,12 +277,6 @@ static void conclude_sends(void)
         connection->requests--;
         on_sent(connection, (int)connection->in_flight);
     }
-}
-
-static int is_sending(const struct connection *connection)
-{
-    return connection->sending || connection->message || bytes_left(&connection->flight) ||
-           bytes_left(&connection->queue) || connection->http.owed;
 }
 
 static void keep(struct connection *connection, const char *data, size_t count)
@@ -376,6 +368,42 @@ static void take(struct connection *connection, const char *data, size_t count)
     }
 }
 
+static void become_big(struct connection *connection)
+{
+    connection->big = 1;
+    /* Its polling starts when its multishot receive has ended. */
+    connection->readable = 1;
+    note_change(connection);
+}
+
+/* Receive what a big one has, into the buffer that stays in the cache. */
+static void receive_big(struct connection *connection)
+{
+    for (int i = 0; i < FULL_BUFFERS; i++) {
+        ssize_t count;
+        if (is_held_back(connection) || connection->closing || connection->broken)
+            return;
+        count = recv(connection->fd, big_buffer, (size_t)big_bytes, MSG_DONTWAIT);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count <= 0) {
+            connection->readable = 0;
+            connection->closing = count == 0;
+            connection->broken = count < 0 && errno != EAGAIN;
+            if (connection->closing || connection->broken)
+                note_change(connection);
+            return;
+        }
+        take(connection, big_buffer, (size_t)count);
+        /* Less than there was room for: there was no more. The end may have been told together with the last bytes. */
+        if (count < big_bytes && !connection->ended) {
+            connection->readable = 0;
+            return;
+        }
+    }
+    note_change(connection);
+}
+
 static void starve(struct connection *connection)
 {
     connection->starved = 1;
@@ -403,11 +431,14 @@ static void on_received(struct connection *connection, const struct io_uring_cqe
     int result = completion->res;
     if (completion->flags & IORING_CQE_F_BUFFER) {
         unsigned number = completion->flags >> IORING_CQE_BUFFER_SHIFT;
-        char *data = buffers + (size_t)number * (size_t)buffer_bytes;
+        char *data = buffer_at(number);
         if (result > 0)
             take(connection, data, (size_t)result);
-        io_uring_buf_ring_add(buffer_ring, data, (unsigned)buffer_bytes, (unsigned short)number,
-                              io_uring_buf_ring_mask((unsigned)buffer_count), buffers_back++);
+        give_buffer_back(number);
+        if (result < BIG_PIECE)
+            connection->streak = 0;
+        else if (++connection->streak == BIG_STREAK)
+            become_big(connection);
     }
     if (result == 0)
         connection->closing = 1;
@@ -419,6 +450,18 @@ static void on_received(struct connection *connection, const struct io_uring_cqe
         connection->receiving = 0;
         note_change(connection);
     }
+}
+
+static void on_polled(struct connection *connection, const struct io_uring_cqe *completion)
+{
+    if (completion->res < 0 && completion->res != -ECANCELED)
+        connection->broken = 1;
+    else if (completion->res & (POLLRDHUP | POLLHUP | POLLERR))
+        connection->ended = 1;
+    connection->readable = 1;
+    if (!(completion->flags & IORING_CQE_F_MORE))
+        connection->polling = 0;
+    note_change(connection);
 }
 
 /* -- The loop ---------------------------------------------------------------------------------------------------------- */
@@ -453,6 +496,9 @@ static void handle(const struct io_uring_cqe *completion)
     case RECEIVE:
         on_received(connection, completion);
         break;
+    case POLL:
+        on_polled(connection, completion);
+        break;
     case SEND:
         on_sent(connection, completion->res);
         break;
@@ -480,67 +526,41 @@ static void handle_all(void)
 static void settle(struct connection *connection)
 {
     if (connection->broken || (connection->closing && !is_sending(connection))) {
-        if (!connection->requests) {
-            end(connection);
-        } else if (!connection->shut) {
-            /* This ends what is with the kernel. */
-            shutdown(connection->fd, SHUT_RDWR);
-            connection->shut = 1;
-        }
+        if (!connection->requests)
+            return end(connection);
+        /* This ends what is with the kernel, except for a poll. */
+        shutdown(connection->fd, SHUT_RDWR);
+        if (connection->polling && !connection->cancelling)
+            cancel(connection, POLL);
         return;
     }
     if (!connection->sending)
         start_sending(connection);
     if (connection->closing)
         return;
-    if (!is_held_back(connection)) {
+    if (connection->big && !connection->receiving) {
+        if (!connection->polling)
+            start_polling(connection);
+        if (connection->readable)
+            receive_big(connection);
+    } else if (!connection->big && !is_held_back(connection)) {
         if (!connection->receiving && !connection->starved)
             start_receiving(connection);
     } else if (connection->receiving && !connection->cancelling) {
-        struct io_uring_sqe *entry = get_entry();
-        io_uring_prep_cancel64(entry, (uintptr_t)connection | RECEIVE, 0);
-        set_user_data(entry, connection, CANCEL);
-        connection->cancelling = 1;
+        cancel(connection, RECEIVE);
     }
 }
 
 static void settle_all(void)
 {
-    while (changed) {
-        struct connection *connection = changed;
-        changed = connection->next_changed;
+    struct connection *list = changed;
+    changed = NULL;
+    while (list) {
+        struct connection *connection = list;
+        list = connection->next_changed;
         connection->changed = 0;
         settle(connection);
     }
-}
-
-static void open_ring(void)
-{
-    struct io_uring_params params = {.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
-                                              IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE,
-                                     .cq_entries = 4 * (unsigned)entries};
-    struct io_uring_buf_reg registration = {.ring_entries = (unsigned)buffer_count};
-    size_t pool_bytes = (size_t)buffer_count * (size_t)buffer_bytes;
-    int result;
-    if (buffer_count & (buffer_count - 1))
-        DIE("--buffers takes a power of two");
-    result = io_uring_queue_init_params((unsigned)entries, &ring, &params);
-    if (result < 0)
-        DIE("io_uring: %s", strerror(-result));
-    io_uring_register_ring_fd(&ring);
-    buffer_ring = (struct io_uring_buf_ring *)mmap(NULL, (size_t)buffer_count * sizeof(struct io_uring_buf),
-                                                   PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
-    buffers = (char *)mmap(NULL, pool_bytes, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
-    CHECK(buffer_ring != MAP_FAILED && buffers != MAP_FAILED, "mmap");
-    registration.ring_addr = (uintptr_t)buffer_ring;
-    result = io_uring_register_buf_ring(&ring, &registration, 0);
-    if (result < 0)
-        DIE("buffer ring: %s", strerror(-result));
-    io_uring_buf_ring_init(buffer_ring);
-    for (int i = 0; i < buffer_count; i++)
-        io_uring_buf_ring_add(buffer_ring, buffers + (size_t)i * (size_t)buffer_bytes, (unsigned)buffer_bytes,
-                              (unsigned short)i, io_uring_buf_ring_mask((unsigned)buffer_count), i);
-    io_uring_buf_ring_advance(buffer_ring, (int)buffer_count);
 }
 
 int main(int count, char **words)
@@ -548,28 +568,31 @@ int main(int count, char **words)
     const struct option_number options[] = {{"--body", 0, 1 << 30, &body_bytes},
                                             {"--buffers", 1, 32768, &buffer_count},
                                             {"--buffer-size", 1, 1 << 30, &buffer_bytes},
+                                            {"--big-size", 1, 1 << 30, &big_bytes},
                                             {"--direct", 1, 1 << 30, &direct_bytes},
                                             {"--entries", 1, 32768, &entries},
                                             {NULL, 0, 0, NULL}};
     if (count < 3)
-        DIE("usage: server_uring MODE ADDRESS [--body N] [--buffers N] [--buffer-size BYTES] [--direct BYTES] "
-            "[--entries N]");
+        DIE("usage: server_uring MODE ADDRESS [--body N] [--buffers N] [--buffer-size BYTES] [--big-size BYTES] "
+            "[--direct BYTES] [--entries N]");
     mode = parse_mode(words[1]);
     parse_options(count - 3, words + 3, options);
     http_prepare();
     open_ring();
+    big_buffer = (char *)allocate(NULL, (size_t)big_bytes);
     listening_fd = start_listening(words[2], 0);
     start_accepting();
     for (;;) {
-        enter(1);
+        enter(!changed);
+        if (changed)
+            io_uring_get_events(&ring);
         handle_all();
         while (io_uring_cq_has_overflow(&ring)) {
             io_uring_get_events(&ring);
             handle_all();
         }
         conclude_sends();
-        io_uring_buf_ring_advance(buffer_ring, buffers_back);
-        buffers_back = 0;
+        show_buffers();
         feed();
         settle_all();
     }
