@@ -8,8 +8,8 @@
  *              --size S above 0 it sends S bytes instead, and closes when they have come back.
  *   broadcast  N receivers and one more connection, made before them, which sends S bytes R times and each time waits until
  *              every receiver has them. Only the receivers' bytes are compared: the sender may get them too, or not.
- * It connects, has W requests answered (as many as connections unless told, in broadcast one), prints "ready", waits for a line on stdin, does
- * what is measured, prints one line of JSON, waits for another line, and ends. By hand:
+ * It connects, has W requests answered (as many as connections unless told, in broadcast one), prints "ready", waits for a
+ * line on stdin, does what is measured, prints one line of JSON, waits for another line, and ends. By hand:
  *     cc -std=gnu11 -O2 -o load load.c && yes | ./load echo tcp:7777 --connections 50 --size 64 --requests 200000
  *
  * The JSON object has: requests (answered), seconds, bytes (that came back), errors, and of the latency of the requests in

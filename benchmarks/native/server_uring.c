@@ -70,8 +70,8 @@ static long direct_bytes = 8192;
 static long big_bytes = 256 << 10;
 static char *big_buffer;
 
-/* Connections whose send ends while it is submitted. It completes only where it has failed or not sent all, so that the
- * system call which submits it goes on to wait for something to do. */
+/* Connections whose send ends while it is submitted, and that have nothing to do then. It completes only where it has failed
+ * or not sent all, so that the system call which submits it goes on to wait for something to do. */
 static struct connection *at_once;
 
 /* Connections that something has happened to in this iteration. */
@@ -240,6 +240,9 @@ static void start_sending(struct connection *connection)
         return;
     /* With these two flags sending less than all is a failure. */
     entry->msg_flags |= MSG_DONTWAIT;
+    if (connection->closing || connection->congested || connection->big || http->owed > count ||
+        bytes_left(&connection->queue))
+        return;
     entry->flags |= IOSQE_CQE_SKIP_SUCCESS;
     connection->at_once = 1;
     connection->next_at_once = at_once;
@@ -583,14 +586,12 @@ int main(int count, char **words)
     listening_fd = start_listening(words[2], 0);
     start_accepting();
     for (;;) {
-        enter(!changed);
-        if (changed)
+        int busy = changed || starved;
+        enter(!busy);
+        if (busy)
             io_uring_get_events(&ring);
-        handle_all();
-        while (io_uring_cq_has_overflow(&ring)) {
+        for (handle_all(); io_uring_cq_has_overflow(&ring); handle_all())
             io_uring_get_events(&ring);
-            handle_all();
-        }
         conclude_sends();
         show_buffers();
         feed();
