@@ -355,7 +355,7 @@ static void broadcast_handle(struct connection *connection, uint32_t events)
 
 static void handle(struct connection *connection, uint32_t events)
 {
-    if (connection->fd < 0)
+    if (connection->fd < 0 || over)
         return;
     if (mode == ECHO)
         echo_handle(connection, events);
