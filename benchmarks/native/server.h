@@ -100,9 +100,11 @@ static inline void bytes_append(struct bytes *bytes, const void *data, size_t co
     if (bytes->begin == bytes->end)
         bytes->begin = bytes->end = 0;
     if (bytes->end + count > bytes->room) {
-        memmove(bytes->data, bytes->data + bytes->begin, bytes_left(bytes));
-        bytes->end -= bytes->begin;
-        bytes->begin = 0;
+        if (bytes->begin) {
+            memmove(bytes->data, bytes->data + bytes->begin, bytes_left(bytes));
+            bytes->end -= bytes->begin;
+            bytes->begin = 0;
+        }
         if (bytes->end + count > bytes->room) {
             size_t room = bytes->room ? bytes->room : 256;
             while (room < bytes->end + count)
