@@ -68,7 +68,9 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="smaller sizes and fewer rounds, about a minute")
     parser.add_argument("--rounds", type=int, help=f"default {FULL_ROUNDS}, with --quick {QUICK_ROUNDS}")
-    parser.add_argument("--only", nargs="+", choices=[*JOBS, *CASES], metavar="WORKLOAD", help=f"of {', '.join([*JOBS, *CASES])}")
+    parser.add_argument(
+        "--only", nargs="+", choices=[*JOBS, *CASES], metavar="WORKLOAD", help=f"of {', '.join([*JOBS, *CASES])}"
+    )
     parser.add_argument("--peers", nargs="+", choices=ALL_PEERS, metavar="PEER", help=f"of {', '.join(ALL_PEERS)}")
     parser.add_argument("--cpu", type=int, help="the core to measure on, default the last")
     parser.add_argument("--no-strace", action="store_true", help="do not count system calls")

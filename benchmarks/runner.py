@@ -118,9 +118,7 @@ def run_rounds(
     return outcome
 
 
-def _measure(
-    measure: Measure, outcome: Outcome, job: str, peer: str, size: int, cpu: int
-) -> dict[str, float] | None:
+def _measure(measure: Measure, outcome: Outcome, job: str, peer: str, size: int, cpu: int) -> dict[str, float] | None:
     if peer in outcome.not_offered[job]:
         return None
     try:

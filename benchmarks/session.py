@@ -69,9 +69,7 @@ class Session:
                 self._servers(shop)
         if not self.versions:
             raise SystemExit("no peer works here")
-        made = record.make(
-            self.outcome, self.versions, self.missing, self.sizes, self.cpu, time.monotonic() - begin
-        )
+        made = record.make(self.outcome, self.versions, self.missing, self.sizes, self.cpu, time.monotonic() - begin)
         return made | {
             "syscalls_per_event": self.calls,
             "pipe_ping_in_c": self.in_c,

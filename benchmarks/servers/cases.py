@@ -119,7 +119,7 @@ CASES = {
         _redis("set", 16, 200_000),
         _redis("get", 16, 200_000, 60_000),
         Case("broadcast", "broadcast to 1 000 connections", "broadcast", 150, 40, connections=1000, counted=50),
-        Case("churn", "connection accepted and closed", "close", 12_000, 3_000, connections=8, counted=2_000),
+        Case("churn", "connection accepted and closed", "close", 12_000, 3_000, size=0, connections=8, counted=2_000),
     )
 }
 
@@ -173,7 +173,9 @@ def _counted_rows() -> list[Row]:
 
 
 CPU_ROWS = tuple(_processor_rows())
-ELAPSED_ROWS = tuple(Row(row.key, row.title, row.workload, "wall", "µs", 1e3) for row in CPU_ROWS if row.metric == "cpu")
+ELAPSED_ROWS = tuple(
+    Row(row.key, row.title, row.workload, "wall", "µs", 1e3) for row in CPU_ROWS if row.metric == "cpu"
+)
 LATENCY_ROWS = tuple(_latency_rows())
 COUNTED_ROWS = tuple(_counted_rows())
 

@@ -19,9 +19,7 @@ def maker_of_handlers(mode: str, body: int) -> Callable[[], Handler]:
         body: bytes in an answer of HTTP.
     """
     if mode == "http":
-        answer = (
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % body + b"x" * body
-        )
+        answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % body + b"x" * body
         return lambda: Http(answer)
     store: dict[bytes, bytes] = {}
     return lambda: Redis(store)
