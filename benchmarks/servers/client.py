@@ -134,21 +134,24 @@ class Client:
         return latencies
 
     def broadcast(self, requests: int) -> list[int]:
-        """Send on one connection, wait until the message has come on all of them, and again."""
+        """Send on one connection, wait until the message has come on all of them, and again.
+
+        On the one that was made last: when the server hears of it, it has accepted all others.
+        """
         latencies: list[int] = []
         if not requests:
             return latencies
-        first = self.connections[0]
+        last = self.connections[-1]
         left = len(self.connections)
-        self.start(first)
+        self.start(last)
         for _connection, complete in self.arrivals():
             left -= complete
             if left == 0:
-                latencies.append(time.perf_counter_ns() - first.started.popleft())
+                latencies.append(time.perf_counter_ns() - last.started.popleft())
                 if len(latencies) == requests:
                     break
                 left = len(self.connections)
-                self.start(first)
+                self.start(last)
         return latencies
 
 

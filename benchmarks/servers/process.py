@@ -90,8 +90,8 @@ class Program:
 
     def times(self) -> Times:
         """Return what the program has taken of the processor until now."""
-        # The clock of another process, see clock_getcpuclockid(3), which Python has for threads only. The files in /proc
-        # tell of a thread that runs what it had taken at the last clock interrupt, and nothing of one that has ended.
+        # The clock of another process, see clock_getcpuclockid(3), which Python has for threads only. Unlike the files
+        # in /proc it counts threads that have ended too. Of one that is running it may lag by a clock interrupt.
         total = time.clock_gettime_ns(~self.pid << 3 | 2)
         # Behind the name, which may hold anything in its brackets: state, ppid, ... utime is the 14th field.
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
