@@ -19,7 +19,7 @@ from .session import ALL_PEERS, FULL_ROUNDS, QUICK_ROUNDS, Session
 from .summary import Result
 
 RESULTS = Path(__file__).resolve().parent / "results"
-TABLE_WIDTH = 170
+TABLE_WIDTH = 190
 TABLES = {
     "Processor time and memory per operation, medians": ROWS,
     "Elapsed time per operation, medians": WALL_ROWS,
@@ -131,7 +131,7 @@ def _draw(console: Console, run: dict[str, Any], path: Path) -> None:
         console.print(f"no picture: {error}")
         return
     themes: dict[str, tuple[Sequence[Row], Sequence[str]]] = {"": (ROWS, picture.BARS)}
-    themes |= {f"-{name}": (cases.ALL_ROWS, keys) for name, keys in cases.PICTURES.items()}
+    themes |= {f"-{name}": ((*cases.CPU_ROWS, *cases.LATENCY_ROWS), keys) for name, keys in cases.PICTURES.items()}
     for ending, (rows, keys) in themes.items():
         results = [result for result in record.results(run, rows) if result.values]
         if any(result.row.key in keys for result in results):

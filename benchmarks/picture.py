@@ -1,5 +1,6 @@
 """The picture of a run: a small chart per workload, drawn by matplotlib."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from .summary import Result
 from .tables import number
 
 COLUMNS = 4
+CAPTION_WIDTH = 170
 OURS_COLOUR = "#0072b2"
 PEER_COLOUR = "#9aa5b1"
 TARGET_COLOUR = "#d55e00"
@@ -77,7 +79,7 @@ def draw(
         unused.set_axis_off()
     figure.suptitle(
         "Cost per operation, less is better. Bars: median of the rounds; whiskers: smallest and largest; "
-        f"dashed: target.\n{caption}",
+        f"dashed: target.\n{textwrap.fill(caption, CAPTION_WIDTH)}",
         fontsize=11,
     )
     figure.savefig(path, dpi=110)
