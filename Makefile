@@ -57,10 +57,10 @@ test: test-packages build $(ENVIRONMENT)/test.installed ## install what is missi
 build: packages $(ENVIRONMENT)/build.installed ## build the extensions in place
 	$(BUILD)
 
-bench: build $(ENVIRONMENT)/bench.installed ## compare with other event loops (about ten minutes)
+bench: test-packages build $(ENVIRONMENT)/bench.installed ## compare with other event loops (about ten minutes)
 	$(VENV_PYTHON) -m benchmarks
 
-bench-quick: build $(ENVIRONMENT)/bench.installed ## the same with fewer rounds (about a minute)
+bench-quick: test-packages build $(ENVIRONMENT)/bench.installed ## the same with fewer rounds (about a minute)
 	$(VENV_PYTHON) -m benchmarks --quick
 
 # Each variant of the build has a copy of the tree of its own, so that none

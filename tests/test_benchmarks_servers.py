@@ -1,7 +1,9 @@
 """The benchmarks of servers: every case at a tiny size, the clients, and what is read from other programs."""
 
+import json
 import os
 import signal
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -129,6 +131,23 @@ def test_system_calls_of_the_steady_part_are_counted(shop, peer):
     # Nothing of the start: one wait, and sends and receives of one connection.
     assert calls.keys() == ({"io_uring_enter"} if peer == OURS else {"epoll_wait", "recvfrom", "sendto"})
     assert 0.9 <= min(calls.values()) <= max(calls.values()) < 2.5
+
+
+@pytest.mark.skipif(not find_spec("rich") or not find_spec("matplotlib"), reason="needs rich and matplotlib")
+def test_a_run_of_servers_is_measured_recorded_and_drawn(tmp_path):
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--no-strace", "--output", str(tmp_path)]
+    command += ["--only", "echo_64_1", "--peers", OURS, ASYNCIO, REDIS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "echo, 64 B, 1 connection" in done.stdout
+    run = json.loads((tmp_path / "quick.json").read_text())
+    assert run["failures"] == []
+    assert run["sizes"] == {"echo_64_1": CASES["echo_64_1"].quick}
+    assert run["peers"].keys() | run["missing_peers"].keys() == {OURS, ASYNCIO, REDIS}
+    latencies = run["servers"]["Servers: latency, medians of the rounds"]
+    assert latencies.keys() == {"echo_64_1_p50", "echo_64_1_p99"}
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert pictures == ["quick-echo.png", "quick-latency.png"]
 
 
 # -- Processes ---------------------------------------------------------------------------------------------------------

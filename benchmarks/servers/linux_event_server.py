@@ -20,7 +20,8 @@ def serve(
     busy_poll: float,
 ) -> None:
     """Listen, say where, and serve. See `benchmarks.servers.__main__`."""
-    with Loop(busy_poll=busy_poll) as loop:
+    # Room for what 1 000 connections may have to say at once.
+    with Loop(entries=2048, busy_poll=busy_poll) as loop:
         listener = loop.listen(address, _on_connect(mode, body), backlog=BACKLOG, tls=context)
         where = listener.sockname
         print(f"path {where}" if isinstance(where, str) else f"port {where[1]}", flush=True)
@@ -43,7 +44,7 @@ def _on_connect(mode: str, body: int) -> Callable[[Stream], Any]:
             for stream in streams:
                 stream.write(data)
 
-        def forget(stream: Stream, _error: OSError | None) -> None:
+        def forget(stream: Stream, _error: Exception | None) -> None:
             streams.discard(stream)
 
         def on_connect(stream: Stream) -> None:
@@ -52,7 +53,10 @@ def _on_connect(mode: str, body: int) -> Callable[[Stream], Any]:
             stream.on_close = forget
 
     elif mode == "close":
-        on_connect = Stream.close
+
+        def on_connect(stream: Stream) -> None:
+            stream.close()
+
     else:
         handler = maker_of_handlers(mode, body)
 
