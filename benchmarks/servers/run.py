@@ -14,7 +14,7 @@ from .process import NotOffered
 from .workshop import Workshop
 
 # A run of so many rounds has this share of them for what has no target.
-INFORMATION = 0.6
+INFORMATION = 0.4
 
 
 def programs(peers: Iterable[str], workshop: Workshop) -> tuple[dict[str, str], dict[str, str]]:
