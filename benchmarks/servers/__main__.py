@@ -9,7 +9,7 @@ import importlib
 import signal
 import sys
 
-from . import NOT_OFFERED
+from . import NOT_OFFERED, allow_many_fds
 from .handlers import MODES
 
 # Peer → the module here that serves with it, and the module that has the loop.
@@ -41,6 +41,7 @@ def main() -> int:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(options.tls)
     module, loop_module = PEERS[options.peer]
+    allow_many_fds()
     # Not by an exception in the middle of a callback: nothing is to be tidied here.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     serve = importlib.import_module(f"{__package__}.{module}").serve

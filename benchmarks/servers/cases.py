@@ -113,7 +113,7 @@ CASES = {
         _echo(MIB, 1, 100, over="tls"),
         _echo(MIB, 50, 150, over="tls"),
         Case("echo_busy", "echo, 64 B, 1 connection, busy_poll", "echo", 15_000, connections=1, busy_poll=0.001),
-        Case("http", "HTTP GET by wrk", "http", 2, 1, "wrk", counted=1),
+        Case("http", "HTTP GET by wrk", "http", 2, 1, "wrk", counted=2),
         _redis("set", 1, 40_000),
         _redis("get", 1, 40_000, 20_000),
         _redis("set", 16, 200_000),
@@ -150,7 +150,11 @@ def _processor_rows() -> list[Row]:
             in_c = PeerTarget(C_URING, 1.08)
             rows.append(Row("echo_64_50_c", "echo, 64 B, 50 connections, against C", case.name, "cpu", "µs", 1e3, in_c))
             user = PeerTarget("uvloop", 0.35)
-            rows.append(Row("echo_64_50_user", "echo, 64 B, 50 connections, user mode alone", case.name, "user", "µs", 1e3, user))
+            rows.append(
+                Row(
+                    "echo_64_50_user", "echo, 64 B, 50 connections, user mode alone", case.name, "user", "µs", 1e3, user
+                )
+            )
     return rows
 
 

@@ -17,6 +17,8 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+from . import allow_many_fds
+
 WANTS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 PIECE = 256 << 10
 
@@ -213,6 +215,7 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--tls", metavar="FILE", help="the certificates that the server's is verified by")
     options = parser.parse_args()
+    allow_many_fds()
     context = ssl.create_default_context(cafile=options.tls) if options.tls else None
     if options.mode == "churn":
 
