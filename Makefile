@@ -57,7 +57,7 @@ test: test-packages build $(ENVIRONMENT)/test.installed ## install what is missi
 build: packages $(ENVIRONMENT)/build.installed ## build the extensions in place
 	$(BUILD)
 
-bench: test-packages build $(ENVIRONMENT)/bench.installed ## compare with other event loops (about ten minutes)
+bench: test-packages build $(ENVIRONMENT)/bench.installed ## compare with other event loops (ten to fifteen minutes)
 	$(VENV_PYTHON) -m benchmarks
 
 bench-quick: test-packages build $(ENVIRONMENT)/bench.installed ## the same with fewer rounds (about a minute)
