@@ -59,10 +59,10 @@ test: test-packages build $(ENVIRONMENT)/test.installed ## install what is missi
 build: packages $(ENVIRONMENT)/build.installed ## build the extensions in place
 	$(BUILD)
 
-bench: build $(ENVIRONMENT)/bench.installed ## compare with other event loops (about ten minutes)
+bench: test-packages build $(ENVIRONMENT)/bench.installed ## compare with other event loops (ten to fifteen minutes)
 	$(VENV_PYTHON) -m benchmarks
 
-bench-quick: build $(ENVIRONMENT)/bench.installed ## the same with fewer rounds (about a minute)
+bench-quick: test-packages build $(ENVIRONMENT)/bench.installed ## the same with fewer rounds (about a minute)
 	$(VENV_PYTHON) -m benchmarks --quick
 
 bench-guard: guard-packages build ## count instructions and system calls per event: none may have grown
