@@ -18,7 +18,7 @@ static struct io_uring ring;
 static long entries = 1024;
 
 static struct io_uring_buf_ring *buffer_ring;
-static long buffer_count = 256;
+static long buffer_count = 64;
 static long buffer_bytes = 16 << 10;
 static char *buffers;
 static int buffers_back; /* how many have been put back but not yet shown to the kernel */

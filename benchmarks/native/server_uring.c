@@ -6,16 +6,16 @@
  *     cc -std=gnu11 -O2 -o server_uring server_uring.c -luring && ./server_uring echo tcp:7777
  *
  * One multishot request accepts; one on each connection receives, into a ring of --buffers buffers of --buffer-size bytes
- * that all share. An iteration is one system call, which submits what the one before has prepared and waits for news. What
- * comes is copied into the queue of its connection, so that the buffers are free again before the next system call, and
- * what an iteration has queued for a connection leaves as one send by the ring, one at a time. Pieces of --direct bytes and
- * more are tried at once with send(), while they are in the cache; connections that receive big pieces are polled by the
- * ring, and received from into one buffer of --big-size bytes. --entries is the size of the submission queue. */
+ * that all share, which are free again before the next system call. An iteration waits in one system call, which submits
+ * what the one before has prepared. Answers of --direct bytes and more are tried at once by send(): with 1, all of them,
+ * which was measured 4 % cheaper than to leave the small ones to the ring. What is not, what the socket has no room for, and
+ * messages of broadcast (20 % cheaper so) leave as one send by the ring for each connection and iteration. Connections that
+ * receive big pieces are polled by the ring, and received from into one buffer of --big-size bytes that stays in the cache.
+ * --entries is the size of the submission queue. */
+#include "ring.h"
 #include "server.h"
 
 #include <poll.h>
-
-#include "ring.h"
 
 /* What a completion is about stands in the lowest bits of its user data, the others are the address of the connection. */
 enum about { ACCEPT, RECEIVE, POLL, SEND, CANCEL, CLOSED, ABOUT = 7 };
@@ -65,7 +65,7 @@ struct connection {
 };
 
 static int listening_fd;
-static long direct_bytes = 8192;
+static long direct_bytes = 1;
 
 static long big_bytes = 256 << 10;
 static char *big_buffer;
@@ -339,7 +339,7 @@ static void broadcast(const char *data, size_t count)
         struct connection *to = connections[i];
         if (to->broken || to->closing)
             continue;
-        if (count >= (size_t)direct_bytes || is_sending(to)) {
+        if (count >= BIG_PIECE || is_sending(to)) {
             send_or_keep(to, data, count);
         } else {
             to->message = message;
