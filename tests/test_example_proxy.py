@@ -152,7 +152,7 @@ def test_proxy_takes_turns(proxy):
 
 def test_proxy_spares_the_busy(proxy):
     waiting = subprocess.Popen(["curl", "-sS", f"{proxy.base}/wait"], stdout=subprocess.PIPE, env=foreign())
-    busy, free = proxy.servers
+    busy, _ = proxy.servers
     busy.asked("GET /wait")
     assert curl(proxy, "/name?[1-20]") == 20 * b"b"
     busy.let_go()
