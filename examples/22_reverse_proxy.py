@@ -45,6 +45,10 @@ def is_chunked(message):
     return any(name == b"transfer-encoding" for name, _ in message.headers)
 
 
+def has_body(request):
+    return any(name in (b"transfer-encoding", b"content-length") for name, _ in request.headers)
+
+
 def passed_on(message):
     """The headers of a request or an answer that are not only for us."""
     named = {
@@ -94,6 +98,7 @@ class Client(Connection):
     def __init__(self, proxy, stream):
         super().__init__(stream, h11.SERVER)
         self.proxy = proxy
+        self.address = stream.peername[0].encode() if stream.peername else b"unknown"  # It may have gone already.
         stream.idle_timeout = IDLE
 
     def on_close(self, stream, error):
@@ -182,10 +187,11 @@ class Exchange:
         self.server = self.upstream = None  # The one that it was given to, and the connection to that.
         self.is_complete = False  # All of the request has been taken from the client.
         self.may_repeat = self.method in IDEMPOTENT  # ... and until some of a body has been taken.
-        self.may_reuse = self.may_repeat  # A connection that the server may be closing at this very moment is no risk.
+        # Then a connection that the server may be closing at this very moment is no risk.
+        self.may_reuse = self.may_repeat and not has_body(request)
         self.is_answered = False  # The client has been sent a part of the answer.
         came_by = [value for name, value in request.headers if name == b"x-forwarded-for"]
-        came_by.append(client.stream.peername[0].encode())
+        came_by.append(client.address)
         headers = [(name, value) for name, value in passed_on(request) if name.lower() != b"x-forwarded-for"]
         headers.append((b"X-Forwarded-For", b", ".join(came_by)))
         if is_chunked(request):
@@ -266,13 +272,12 @@ class Exchange:
             client.send(event)
         else:
             client.send(h11.EndOfMessage())
-            server, upstream = self.let_go()
-            server.keep(upstream)
+            self.let_go().keep()
             self.end()
 
     def on_lost(self, error):
         """The server has closed the connection, or does not go on, or talks nonsense."""
-        server, upstream = self.let_go()
+        upstream = self.let_go()
         upstream.stream.abort()
         if self.is_answered:
             self.client.exchange = None
@@ -283,7 +288,7 @@ class Exchange:
             self.fail(502, "The server ended the connection before it had answered.")
         else:
             if upstream.was_kept:  # This is no wonder, and says nothing about the server.
-                self.tried.discard(server)
+                self.tried.discard(upstream.server)
             self.may_reuse = False
             self.attempt(error)
 
@@ -292,20 +297,18 @@ class Exchange:
         self.end()
 
     def let_go(self):
-        """Leave the server, and the connection to it. Returns both."""
-        server, upstream = self.server, self.upstream
+        """Leave the server, and the connection to it, which is returned."""
+        upstream = self.upstream
+        self.server.requests -= 1
         self.server = self.upstream = None
-        server.requests -= 1
         if upstream is not None:
             upstream.exchange = None
-        return server, upstream
+        return upstream
 
     def give_up(self):
         self.client.exchange = None
-        if self.server is not None:
-            _, upstream = self.let_go()
-            if upstream is not None:
-                upstream.stream.abort()
+        if self.server is not None and (upstream := self.let_go()) is not None:
+            upstream.stream.abort()
 
     def end(self):
         self.client.exchange = None
@@ -349,6 +352,18 @@ class Upstream(Connection):
                 return self.exchange.watch()
             self.exchange.on_answer(event)
 
+    def keep(self):
+        """An answer is complete: the connection may be used again, if it is left as it should be."""
+        is_clean = self.http.our_state is self.http.their_state is h11.DONE and not self.http.trailing_data[0]
+        if is_clean and len(self.server.idle) < POOL and not self.server.proxy.is_ending:
+            self.http.start_next_cycle()
+            self.was_kept = True
+            self.stream.idle_timeout = KEPT
+            self.stream.resume_reading()
+            self.server.idle.append(self)
+        else:
+            self.stream.abort()
+
 
 class Server:
     """One of those that do the work."""
@@ -366,19 +381,6 @@ class Server:
             if not upstream.stream.is_closing():
                 return upstream
         return None
-
-    def keep(self, upstream):
-        """An answer is complete. Keep its connection, if that is left as it should be."""
-        http = upstream.http
-        is_clean = http.our_state is http.their_state is h11.DONE and not http.trailing_data[0]
-        if is_clean and len(self.idle) < POOL and not self.proxy.is_ending:
-            http.start_next_cycle()
-            upstream.was_kept = True
-            upstream.stream.idle_timeout = KEPT
-            upstream.stream.resume_reading()
-            self.idle.append(upstream)
-        else:
-            upstream.stream.abort()
 
     def went_down(self, error):
         if not self.is_down:

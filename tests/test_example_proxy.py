@@ -302,7 +302,9 @@ def test_proxy_loses_nothing_when_a_server_dies(echoing):
     assert "Socket errors" not in output, output
     assert "Non-2xx" not in output, output
     assert int(re.search(r"(\d+) requests in", output)[1]) > 20, output
-    ended(echoing)
+    # Requests that wrk has no longer waited for are finished, too.
+    [line] = echoing.end(signal.SIGTERM)
+    assert re.fullmatch(r"SIGTERM: finishing \d+ requests", line)
 
 
 def test_proxy_without_servers(proxy):
@@ -350,13 +352,13 @@ def test_proxy_repeats_what_may_be_repeated(proxy, tmp_path, options, is_repeate
         assert answer.startswith(b"HTTP/1.1 502 ")
         assert b"ended the connection before" in answer
         # What has not been sent yet can go anywhere.
-        assert curl(proxy, "/name?last", *options) == b"b"
-        assert alive.asked("POST /name?last" if "PUT" not in options else "PUT /name?last") == ["connection"]
+        assert curl(proxy, "/name?[1-2]", *options) == b"bb"
+        assert alive.asked("PUT /name?1" if "PUT" in options else "POST /name?1") == ["connection"]
     proxy.process.send_signal(signal.SIGTERM)
     proxy.end()
 
 
-@pytest.mark.parametrize("options", [(), ("-d", "body")], ids=["GET", "POST"])
+@pytest.mark.parametrize("options", [(), ("-d", "body"), ("-d", "body", "-X", "PUT")], ids=["GET", "POST", "PUT"])
 def test_proxy_and_connections_that_are_closed_while_they_are_not_used(alone, options):
     """The server closes a connection that was kept at the moment when it gets a request."""
     for _ in range(3):
@@ -365,16 +367,18 @@ def test_proxy_and_connections_that_are_closed_while_they_are_not_used(alone, op
     ended(alone)
 
 
-@pytest.mark.parametrize(("path", "text"), [("/half", b"begun"), ("/hang?begun", b"begun")])
-def test_proxy_and_answers_that_stop(nothing_left, path, text):
-    with proxied(of_python("a"), options=("--timeout", 0.2)) as example:
-        assert curl(example, path, status=18) == text
-        example.process.send_signal(signal.SIGTERM)
-        assert example.end() == ["SIGTERM: finishing 0 requests"]
+@pytest.mark.parametrize(
+    ("path", "timeout"), [("/half", BOUND), ("/hang?begun", 2)], ids=["server dies", "server hangs"]
+)
+def test_proxy_and_answers_that_stop(nothing_left, path, timeout):
+    """The client is told in the only way that is left: its answer stops."""
+    with proxied(of_python("a"), options=("--timeout", timeout)) as example:
+        assert curl(example, path, status=18) == b"begun"
+        ended(example)
 
 
 def test_proxy_and_answers_that_do_not_come(nothing_left):
-    with proxied(of_python("a"), options=("--timeout", 0.2)) as example:
+    with proxied(of_python("a"), options=("--timeout", 2)) as example:
         answer = curl(example, "/hang", "-i")
         assert answer.startswith(b"HTTP/1.1 504 Gateway Timeout\r\n")
         assert answer.endswith(b"\r\n\r\n504 Gateway Timeout\nThe server did not answer in time.\n")
