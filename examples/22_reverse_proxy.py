@@ -163,7 +163,7 @@ class Client(Connection):
         if self.exchange is not None:
             self.exchange.give_up()
         if self.http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            return self.stream.abort()  # Within an answer the only sign is that it stops.
+            return self.stream.abort()  # It is in the middle of an answer.
         self.answer(status, text, is_last=True)
         self.linger()
 
@@ -281,7 +281,7 @@ class Exchange:
         upstream.stream.abort()
         if self.is_answered:
             self.client.exchange = None
-            self.client.stream.abort()
+            self.client.stream.close()  # What has come of the answer is sent. That it stops is the only sign.
         elif isinstance(error, TimeoutError):
             self.fail(504, "The server did not answer in time.")
         elif upstream.has_answered or not self.may_repeat:
@@ -289,7 +289,6 @@ class Exchange:
         else:
             if upstream.was_kept:  # This is no wonder, and says nothing about the server.
                 self.tried.discard(upstream.server)
-            self.may_reuse = False
             self.attempt(error)
 
     def fail(self, status, text):

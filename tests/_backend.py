@@ -71,6 +71,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_head(self, argument):
         """What came: the request line and the headers."""
+        for _ in self.body():
+            pass
         self.answer(json.dumps([self.requestline, *self.headers.items()]).encode(), ("Keep-Alive", "timeout=5"))
 
     def do_hash(self, argument):

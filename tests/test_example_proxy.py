@@ -202,6 +202,15 @@ def test_proxy_passes_headers_on(alone):
     ended(alone)
 
 
+def test_proxy_passes_one_length_on(alone):
+    """A body in chunks has no other length, or servers could be led to believe that a part of it is the next request."""
+    request = b"POST /head HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    _, *came = json.loads(nc(alone.number, request).partition(b"\r\n\r\n")[2])
+    assert ["Transfer-Encoding", "chunked"] in came
+    assert "content-length" not in {name.lower() for name, _ in came}
+    ended(alone)
+
+
 def test_proxy_and_old_clients(alone):
     answer = nc(alone.number, b"GET /head HTTP/1.0\r\n\r\n").decode()
     head, _, body = answer.partition("\r\n\r\n")
@@ -324,6 +333,18 @@ def test_proxy_without_servers(proxy):
     assert curl(proxy, "/name?[1-5]") == b"bbbbb"
     assert curl(proxy, "/hash", "-d", "body").startswith(b"4 ")
     ended(proxy)
+
+
+def test_proxy_leaves_out_who_is_down(nothing_left):
+    """Until a connection succeeds again; the time for that is far away here."""
+    with proxied(of_python("a"), of_python("b"), options=("--pause", 10 * BOUND)) as example:
+        first, _ = example.servers
+        first.kill()
+        assert curl(example, "/name") == b"b"
+        assert f"server {first.address} is down: " in example.line()
+        first.start()
+        assert curl(example, "/name?[1-20]") == 20 * b"b"
+        ended(example)
 
 
 @pytest.mark.parametrize(
