@@ -113,7 +113,8 @@ PREAMBLE = """
 
 IDLE = """
     count, idle_timeout = int(sys.argv[1]), float(sys.argv[2]) or None
-    count = min(count, hard - 500)
+    first = 1000  # until all that does not depend on the number is there, such as the buffers
+    count = min(count, hard - 500 - first)
     opened = closed = 0
 
 
@@ -136,10 +137,10 @@ IDLE = """
     def arrive(many):
         '''Not more at a time than the queue of the listening socket holds.'''
         before = opened
-        for first in range(0, many, 1000):
-            portion = min(1000, many - first)
+        for done in range(0, many, 1000):
+            portion = min(1000, many - done)
             tell(loop, f"connect({portion})")
-            run_until(loop, lambda: opened == before + first + portion)
+            run_until(loop, lambda: opened == before + done + portion)
         settle(loop)
 
 
@@ -151,13 +152,13 @@ IDLE = """
 
     with Loop() as loop:
         listener = loop.listen(server, begun)
-        arrive(100)
+        arrive(first)
         tell(loop, "talk()")
         fds = len(open_fds())
         before = resident()
         arrive(count)
         idle = (resident() - before) / count
-        assert loop.statistics().streams == count + 100
+        assert loop.statistics().streams == count + first
         calls = loop.statistics().syscalls
         settle(loop)
         assert loop.statistics().syscalls - calls <= 10  # nobody has to be asked
@@ -167,20 +168,21 @@ IDLE = """
         talked = (resident() - before) / count
         assert len(open_fds()) == fds + count
         go()
-        assert len(open_fds()) == fds - 100
-        # The same again takes the memory of those who have left.
-        top = resident()
-        arrive(count + 100)
-        tell(loop, "talk()")
-        again = (resident() - top) / count
-        go()
+        assert len(open_fds()) == fds - first
+        # The same again takes the memory of those who have left, but for what lies otherwise in it the first time.
+        tops = []
+        for _ in range(3):
+            arrive(count + first)
+            tell(loop, "talk()")
+            tops.append(resident())
+            go()
         left = loop.statistics()
         assert (left.streams, left.pool_buffers_in_use, left.timers, left.requests_in_flight) == (0, 0, 0, 1)
         assert listener.connections == 0
         listener.close()
         loop.run(BOUND)
     end()
-    print(idle, talked, again)
+    print(idle, talked, tops[-1] - tops[0])
 """
 
 WAVES = """
@@ -284,14 +286,14 @@ BROADCAST = """
 @pytest.mark.skipif(IS_SANITIZED, reason="a sanitizer keeps what was freed, and takes more for everything")
 @pytest.mark.parametrize("timeout", [0, 3600], ids=["plain", "idle_timeout"])
 def test_ten_thousand_idle_connections(timeout):
-    """Each takes less than a KiB beyond its socket, before and after it has been used; nothing grows the second time."""
+    """Each takes less than a KiB beyond its socket, before and after it has been used; others after them take no more."""
     count = scaled(10_000, 1000)
     result = run_script(PREAMBLE + IDLE, count, timeout).check(None)
-    idle, talked, again = map(float, result.stdout.split())
-    print(f"{idle:.0f} bytes each, {talked:.0f} after some talk, {again:.0f} more the second time")
+    idle, talked, growth = map(float, result.stdout.split())
+    print(f"{idle:.0f} bytes each, {talked:.0f} after some talk; {growth:.0f} bytes in all from then on")
     assert 0 < idle <= 1024
     assert talked <= 1024
-    assert again <= 256
+    assert growth <= 512 << 10
 
 
 def test_thousands_of_connections_come_and_go():
