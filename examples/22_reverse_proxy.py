@@ -281,6 +281,7 @@ class Exchange:
         upstream.stream.abort()
         if self.is_answered:
             self.client.exchange = None
+            self.client.stream.idle_timeout = IDLE
             self.client.stream.close()  # What has come of the answer is sent. That it stops is the only sign.
         elif isinstance(error, TimeoutError):
             self.fail(504, "The server did not answer in time.")
