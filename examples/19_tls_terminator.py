@@ -8,14 +8,14 @@ Port 0 takes any free port; the first line of output says which. Ctrl-C ends it.
 """
 
 import argparse
-import socket
 import ssl
 import traceback
 
 from linux_event import Loop
-from linux_event.net.stream import stream_of_fd
 
-IDLE = 300  # seconds after which a connection without traffic is given up
+# Seconds after which a connection without traffic is given up, and one that does not come about.
+IDLE = 300
+CONNECT = 10
 
 
 def join(source, target):
@@ -54,22 +54,19 @@ class Terminator:
     def on_connect(self, client):
         """The handshake is done: connect to the server. The client is not read from before `on_data` is assigned."""
         client.idle_timeout = IDLE
-        server = socket.socket()
 
-        def on_connected(result, error):
+        def on_connected(server, error):
             if error is not None:
                 print(f"cannot connect: {error}", flush=True)
-                server.close()
                 client.abort()
             elif client.is_closing():  # it has gone meanwhile
                 server.close()
             else:
-                stream = stream_of_fd(self.loop, server.detach())
-                stream.idle_timeout = IDLE
-                join(client, stream)
-                join(stream, client)
+                server.idle_timeout = IDLE
+                join(client, server)
+                join(server, client)
 
-        self.loop.connect(server, self.backend, on_connected, timeout=10)
+        self.loop.connect_stream(self.backend, on_connected, timeout=CONNECT)
 
     def on_error(self, source, error):
         """Handshakes that fail are told with their listener, and no surprise: anybody may send garbage."""
