@@ -1,0 +1,227 @@
+"""The pre-forked server of the examples, under load by wrk and curl while its workers are replaced."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+
+import pytest
+from _example import BOUND, foreign, run, running
+from _fault import wait_until
+
+
+class Site:
+    """The server when its workers are there."""
+
+    def __init__(self, example, count):
+        self.example = example
+        self.number = example.port()
+        assert str(example.pid) in example.lines[0]
+        self.base = f"http://127.0.0.1:{self.number}"
+        self.count = count
+        self.workers = {}
+        self.read(count)
+
+    def read(self, begun, ended=(), maybe=()):
+        """Read that so many workers have begun, and that those with the pids `ended` have ended, in any order; `maybe` may have.
+
+        Returns the statuses of those that have, by pid.
+        """
+        ended = set(ended)
+        gone = {}
+        while begun or ended:
+            number, pid, what = re.fullmatch(r"worker (\d+): process (\d+) (.*)", self.example.line()).groups()
+            if what == "accepts":
+                self.workers[int(number)] = int(pid)
+                begun -= 1
+            else:
+                assert int(pid) in ended or int(pid) in maybe
+                ended.discard(int(pid))
+                gone[int(pid)] = what.removeprefix("has ended with status ")
+        return gone
+
+    def restart(self):
+        """Replace the workers, and wait until that is done."""
+        old = set(self.workers.values())
+        self.example.process.send_signal(signal.SIGHUP)
+        assert self.example.line() == "SIGHUP: replacing the workers"
+        assert set(self.read(self.count, old).values()) == {"0"}
+        assert not old & set(self.workers.values())
+        return old
+
+    def ask(self, path="/", *options):
+        return run("curl", "-sS", "--max-time", BOUND, *options, f"{self.base}{path}").decode()
+
+    def end(self, signum=signal.SIGTERM):
+        *lines, last = self.example.end(signum)
+        assert lines[0] == f"{signum.name}: stopping"
+        assert last == "all workers have ended"
+        assert all(re.fullmatch(r"worker \d+: process \d+ has ended with status 0", line) for line in lines[1:])
+        assert len(lines) == 1 + self.count
+        assert all(is_gone(pid) for pid in self.workers.values())
+
+
+def is_gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.fixture
+def site(nothing_left):
+    with running("21_prefork.py", "--port", 0, "--workers", 2, "--grace", 5) as example:
+        try:
+            yield Site(example, 2)
+        finally:
+            # Workers end when the master has gone, whichever way it went.
+            if example.process.poll() is None:
+                example.process.kill()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_all_workers_serve(site, signum):
+    wanted = {f"process {pid}\n" for pid in site.workers.values()}
+    seen = set()
+    # The kernel spreads connections by their ports.
+    wait_until(lambda: seen.add(site.ask()) or seen == wanted)
+    site.end(signum)
+
+
+def test_answers(site):
+    assert site.ask("/none") == "not found\n"
+    assert site.ask("/slow").endswith(", after a while\n")
+    assert site.ask("/", "-d", "x", "-w", "%{http_code}") == "GET only\n405"
+    output = site.ask("/", "-w", "%{num_connects}", f"{site.base}/")
+    assert re.fullmatch(r"process (\d+)\n1process \1\n0", output)
+    with socket.create_connection(("127.0.0.1", site.number), timeout=BOUND) as client:
+        client.sendall(b"nonsense\r\n\r\n")
+        with client.makefile("rb") as stream:
+            assert stream.readline() == b"HTTP/1.1 400 Bad Request\r\n"
+            assert b"Connection: close\r\n" in stream.read()
+    site.end()
+
+
+@pytest.mark.parametrize("header", ["X: y", "Connection: close"])
+def test_no_request_is_lost_in_a_restart(site, header):
+    if shutil.which("wrk") is None:
+        pytest.skip("wrk is not installed")
+    command = ["wrk", "-t1", "-c20", "-d3s", "--timeout", "30s", "-H", header, f"{site.base}/"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=foreign()) as load:
+        restarts = 0
+        while load.poll() is None:
+            site.restart()
+            restarts += 1
+        output = load.stdout.read()
+    assert load.returncode == 0
+    assert restarts >= 2
+    assert "Socket errors" not in output, output
+    assert "Non-2xx" not in output, output
+    assert int(re.search(r"(\d+) requests in", output)[1]) > 100, output
+    site.end()
+
+
+def test_each_of_many_single_requests_is_answered_in_a_restart(site):
+    """wrk only counts; here each request is a client whose answer is looked at, and waits in a queue of the kernel at times."""
+    for _ in range(2):
+        site.example.process.send_signal(signal.SIGHUP)
+        assert site.example.line() == "SIGHUP: replacing the workers"
+        old = set(site.workers.values())
+        seen = set()
+        while not seen & (set_of_children(site.example.pid) - old):
+            with socket.create_connection(("127.0.0.1", site.number), timeout=BOUND) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                answer = b""
+                while not answer.endswith(b"\n") or b"process" not in answer:
+                    piece = client.recv(1000)
+                    assert piece
+                    answer += piece
+                seen.add(int(re.search(rb"process (\d+)", answer)[1]))
+        site.read(2, old)
+    site.end()
+
+
+def set_of_children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return {int(number) for number in file.read().split()}
+
+
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGTERM])
+def test_what_has_begun_is_finished(site, signum):
+    """A slow request, and a client that asks again when its worker has been told to stop."""
+    old = set(site.workers.values())
+    with (
+        socket.create_connection(("127.0.0.1", site.number), timeout=BOUND) as slow,
+        socket.create_connection(("127.0.0.1", site.number), timeout=BOUND) as idle,
+    ):
+        idle.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b"Connection: close" not in idle.recv(1000)
+        slow.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        site.example.process.send_signal(signum)
+        if signum == signal.SIGHUP:
+            assert site.example.line() == "SIGHUP: replacing the workers"
+            # The new ones take over, while the old ones have something to finish.
+            gone = site.read(2, maybe=old)
+            assert not old & set(site.workers.values())
+        else:
+            assert site.example.line() == "SIGTERM: stopping"
+            wait_until(lambda: is_refused(site.number))
+        with slow.makefile("rb") as stream:
+            answer = stream.read()
+            assert answer.endswith(b", after a while\n")
+        idle.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        with idle.makefile("rb") as stream:
+            answer = stream.read()
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert b"Connection: close\r\n" in answer
+            assert int(re.search(rb"process (\d+)", answer)[1]) in old
+    if signum == signal.SIGHUP:
+        gone |= site.read(0, old - gone.keys())
+        assert gone == dict.fromkeys(old, "0")
+        site.end()
+    else:
+        assert site.example.end()[-1] == "all workers have ended"
+
+
+def is_refused(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=BOUND).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_a_worker_that_dies_is_replaced_and_its_queue_served(site):
+    before = dict(site.workers)
+    os.kill(before[1], signal.SIGSTOP)
+    # What it has accepted it takes along; once it has stopped, what comes waits in the queue of its socket.
+    wait_until(lambda: state(before[1]) == "T")
+    clients = [socket.create_connection(("127.0.0.1", site.number), timeout=BOUND) for _ in range(20)]
+    os.kill(before[1], signal.SIGKILL)
+    assert site.read(1, [before[1]]) == {before[1]: "-9"}
+    assert site.workers[2] == before[2]
+    assert site.workers[1] != before[1]
+    answers = set()
+    for client in clients:
+        with client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            answers.add(int(re.search(rb"process (\d+)", client.recv(1000))[1]))
+    assert answers == set(site.workers.values())
+    site.end()
+
+
+def test_workers_end_when_the_master_is_killed(site):
+    workers = set(site.workers.values())
+    site.example.end(signal.SIGKILL, status=-signal.SIGKILL)
+    wait_until(lambda: all(is_gone(pid) or "Z" in state(pid) for pid in workers))
+
+
+def state(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"
