@@ -13,7 +13,7 @@ connections: no crowd is woken for one client. But a connection belongs to the s
 copy of that is closed the kernel resets all that waits in its queue. So it is the master that makes the sockets and keeps
 them, and a worker is given one as an fd. Whoever ends, its queue stays, and is served by the next one. When a worker is
 replaced the new one accepts first; then the old one accepts no more, serves what it has accepted, and lets each client go
-with the answer to its next request.
+with the answer to its next request. When all is to end there is no next one: the queues are emptied first.
 
 Workers are started by fork and exec: a loop does not survive a fork, and new workers run what the file holds by then.
 """
@@ -50,23 +50,29 @@ class Server:
         self.is_stopping = False
         self.clients = set()
         self.listener = loop.listen(fd, lambda stream: Client(self, stream))
-        loop.signal("TERM", lambda watcher, signum: self.stop(), ref=False)
-        # The other end of stdin is with the master alone: if it has gone, however that came about, this is the end of the file.
+        self.listener.on_close = self.on_close
+        loop.signal("TERM", lambda watcher, signum: self.stop(is_replaced=True), ref=False)
+        # The other end of stdin is with the master alone: when it stops, or has gone, this is the end of the file.
         loop.io(0, "r", self.on_master_gone, ref=False)
+
+    def on_close(self, listener, error):
+        # A socket that was given is not closed by the listener. Where the master has closed it, too, clients are refused now.
+        os.close(self.fd)
+        if error is not None:
+            raise error
 
     def on_master_gone(self, watcher, events):
         watcher.destroy()
-        self.stop()
+        self.stop(is_replaced=False)
 
-    def stop(self):
+    def stop(self, is_replaced):
         """Accept no more, and go on until the clients have their answers. Then nothing is left, and run() returns."""
         if self.is_stopping:
             return
         self.is_stopping = True
-        # Unlike close(), which would close connections that were accepted in this moment.
-        self.listener.drain()
-        # A socket that was given is not closed by the listener. The master has it still, or wants clients to be refused.
-        os.close(self.fd)
+        # Unlike close(), which would close connections that were accepted in this moment. Those in the queue of the socket are
+        # for the worker that replaces this one. If there is none they are for this one, and nobody else is let in.
+        self.listener.drain(take_queue=not is_replaced)
         for client in self.clients:
             client.limit_idling()
 
@@ -198,6 +204,10 @@ class Worker:
         self.process.stdin.close()
         self.slot.on_end(self, returncode)
 
+    def stop(self):
+        """Nobody replaces it. It may be starting still: it sees that when it is ready."""
+        self.process.stdin.close()
+
     def send(self, signum):
         # Popen.send_signal() would look whether it has ended, which is for the watcher to do.
         with contextlib.suppress(ProcessLookupError):
@@ -213,13 +223,19 @@ class Slot:
         self.socket = listener
         self.worker = None
         self.starting = None
+        self.starts_again = False
         self.old = set()
         self.start()
 
     def start(self):
         """Start a worker. When it is ready it replaces the one that is there."""
-        if self.starting is None and not self.master.is_stopping:
+        if self.master.is_stopping:
+            return
+        if self.starting is None:
+            self.starts_again = False
             self.starting = Worker(self.master, self)
+        else:
+            self.starts_again = True  # it may have read what has changed since
 
     def on_ready(self, worker):
         self.starting = None
@@ -228,8 +244,8 @@ class Slot:
             self.old.add(self.worker)
             self.worker.send(signal.SIGTERM)
         self.worker = worker
-        if self.master.is_stopping:
-            worker.send(signal.SIGTERM)
+        if self.starts_again:
+            self.start()
 
     def on_end(self, worker, returncode):
         print(f"{self.name}: process {worker.process.pid} has ended with status {returncode}", flush=True)
@@ -277,11 +293,10 @@ class Master:
         self.is_stopping = True
         self.keeper.destroy()
         for slot in self.slots:
-            # Those that are still starting are told when they are ready.
-            for worker in slot.workers() - {slot.starting}:
-                worker.send(signal.SIGTERM)
             # The workers have copies of it: new clients are refused as soon as these are closed, too.
             slot.socket.close()
+            for worker in slot.workers():
+                worker.stop()
         self.killer.start()
 
     def on_grace_over(self, timer):

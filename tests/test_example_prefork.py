@@ -1,11 +1,14 @@
-"""The pre-forked server of the examples, under load by wrk and curl while its workers are replaced."""
+"""The pre-forked server of the examples, under load by wrk, curl and threads while its workers are replaced."""
 
+import contextlib
+import http.client
 import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 
 import pytest
 from _example import BOUND, foreign, run, running
@@ -22,22 +25,27 @@ class Site:
         self.base = f"http://127.0.0.1:{self.number}"
         self.count = count
         self.workers = {}
+        self.begun = set()
         self.read(count)
 
-    def read(self, begun, ended=(), maybe=()):
-        """Read that so many workers have begun, and that those with the pids `ended` have ended, in any order; `maybe` may have.
+    def read(self, count, ended=(), maybe=False):
+        """Read that so many workers have begun, and that those with the pids `ended` have ended, in any order.
 
-        Returns the statuses of those that have, by pid.
+        Where `maybe` is true others may have ended, too. Returns the statuses of those that have, by pid.
         """
         ended = set(ended)
         gone = {}
-        while begun or ended:
-            number, pid, what = re.fullmatch(r"worker (\d+): process (\d+) (.*)", self.example.line()).groups()
+        while count or ended:
+            line = self.example.line()
+            if line == "SIGHUP: replacing the workers":
+                continue
+            number, pid, what = re.fullmatch(r"worker (\d+): process (\d+) (.*)", line).groups()
             if what == "accepts":
                 self.workers[int(number)] = int(pid)
-                begun -= 1
+                self.begun.add(int(pid))
+                count -= 1
             else:
-                assert int(pid) in ended or int(pid) in maybe
+                assert int(pid) in ended or (maybe and int(pid) in self.begun)
                 ended.discard(int(pid))
                 gone[int(pid)] = what.removeprefix("has ended with status ")
         return gone
@@ -73,7 +81,7 @@ def is_gone(pid):
 
 @pytest.fixture
 def site(nothing_left):
-    with running("21_prefork.py", "--port", 0, "--workers", 2, "--grace", 5) as example:
+    with running("21_prefork.py", "--port", 0, "--workers", 2, "--grace", BOUND) as example:
         try:
             yield Site(example, 2)
         finally:
@@ -105,48 +113,89 @@ def test_answers(site):
     site.end()
 
 
-@pytest.mark.parametrize("header", ["X: y", "Connection: close"])
-def test_no_request_is_lost_in_a_restart(site, header):
-    if shutil.which("wrk") is None:
+class Clients:
+    """Clients in threads, each of which asks, checks the answer, and asks again: on the same connection while the server keeps it.
+
+    Every third one makes a connection for each request.
+    """
+
+    def __init__(self, port, count):
+        self.port = port
+        self.is_over = False
+        self.served = [0] * count
+        self.pids = set()
+        self.failures = []
+        self.threads = [threading.Thread(target=self.run, args=(number,)) for number in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, number):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=BOUND)
+        connection.auto_open = True  # it connects again where an answer has ended the connection
+        try:
+            while not self.is_over:
+                connection.request("GET", "/", headers={"Connection": "close"} if number % 3 == 0 else {})
+                answer = connection.getresponse()
+                text = answer.read().decode()
+                assert answer.status == 200
+                self.pids.add(int(re.fullmatch(r"process (\d+)\n", text)[1]))
+                self.served[number] += 1
+        except Exception as error:
+            self.failures.append(error)
+        finally:
+            connection.close()
+
+    def go_on(self):
+        """Wait until each of them has been served again."""
+        before = list(self.served)
+        wait_until(lambda: self.failures or all(now > then + 1 for now, then in zip(self.served, before, strict=True)))
+        assert self.failures == []
+
+    def end(self):
+        self.is_over = True
+        for thread in self.threads:
+            thread.join(BOUND)
+        assert self.failures == []
+
+
+@pytest.mark.parametrize("header", [None, "X: y", "Connection: close"])
+def test_no_request_is_lost_in_restarts(site, header):
+    """Under the load of clients that check each answer, alone and beside that of wrk, which counts the errors."""
+    if header is not None and shutil.which("wrk") is None:
         pytest.skip("wrk is not installed")
-    command = ["wrk", "-t1", "-c20", "-d3s", "--timeout", "30s", "-H", header, f"{site.base}/"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=foreign()) as load:
+    command = ["wrk", "-t1", "-c20", "-d2s", "--timeout", "60s", "-H", header, f"{site.base}/"]
+    with contextlib.ExitStack() as stack:
+        clients = Clients(site.number, 6)
+        stack.callback(clients.end)
+        load = None
+        if header is not None:
+            load = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=foreign()))
         restarts = 0
-        while load.poll() is None:
-            site.restart()
+        workers = set()
+        while restarts < 3 or (load is not None and load.poll() is None):
+            workers |= site.restart()
+            clients.go_on()
             restarts += 1
-        output = load.stdout.read()
-    assert load.returncode == 0
-    assert restarts >= 2
-    assert "Socket errors" not in output, output
-    assert "Non-2xx" not in output, output
-    assert int(re.search(r"(\d+) requests in", output)[1]) > 100, output
+        clients.end()
+        if load is not None:
+            output = load.stdout.read()
+            assert load.wait() == 0
+            assert "Socket errors" not in output, output
+            assert "Non-2xx" not in output, output
+            assert int(re.search(r"(\d+) requests in", output)[1]) > 0, output
+    assert clients.pids <= workers | set(site.workers.values())
+    assert len(clients.pids) > restarts
     site.end()
 
 
-def test_each_of_many_single_requests_is_answered_in_a_restart(site):
-    """wrk only counts; here each request is a client whose answer is looked at, and waits in a queue of the kernel at times."""
+def test_curl_in_a_loop_while_workers_are_replaced(site):
     for _ in range(2):
         site.example.process.send_signal(signal.SIGHUP)
         assert site.example.line() == "SIGHUP: replacing the workers"
-        old = set(site.workers.values())
-        seen = set()
-        while not seen & (set_of_children(site.example.pid) - old):
-            with socket.create_connection(("127.0.0.1", site.number), timeout=BOUND) as client:
-                client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-                answer = b""
-                while not answer.endswith(b"\n") or b"process" not in answer:
-                    piece = client.recv(1000)
-                    assert piece
-                    answer += piece
-                seen.add(int(re.search(rb"process (\d+)", answer)[1]))
-        site.read(2, old)
+        old = {f"process {pid}\n" for pid in site.workers.values()}
+        wait_until(lambda old=old: site.ask() not in old)
+        site.read(2, site.workers.values())
     site.end()
-
-
-def set_of_children(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return {int(number) for number in file.read().split()}
 
 
 @pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGTERM])
@@ -164,7 +213,7 @@ def test_what_has_begun_is_finished(site, signum):
         if signum == signal.SIGHUP:
             assert site.example.line() == "SIGHUP: replacing the workers"
             # The new ones take over, while the old ones have something to finish.
-            gone = site.read(2, maybe=old)
+            gone = site.read(2, maybe=True)
             assert not old & set(site.workers.values())
         else:
             assert site.example.line() == "SIGTERM: stopping"
@@ -192,6 +241,39 @@ def is_refused(port):
     except ConnectionRefusedError:
         return True
     return False
+
+
+def test_who_waits_in_a_queue_when_all_ends(site):
+    """Workers that are stopped have accepted nobody; when they go on they are told to end first."""
+    for pid in site.workers.values():
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda pid=pid: state(pid) == "T")
+    clients = [socket.create_connection(("127.0.0.1", site.number), timeout=BOUND) for _ in range(10)]
+    site.example.process.send_signal(signal.SIGTERM)
+    assert site.example.line() == "SIGTERM: stopping"
+    for pid in site.workers.values():
+        os.kill(pid, signal.SIGCONT)
+    for client in clients:
+        with client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            with client.makefile("rb") as stream:
+                answer = stream.read()
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert b"Connection: close\r\n" in answer
+    assert site.example.end()[-1] == "all workers have ended"
+
+
+def test_a_restart_while_one_begins(site):
+    """Twice SIGHUP: the last workers have been started after the second one."""
+    old = set(site.workers.values())
+    site.example.process.send_signal(signal.SIGHUP)
+    assert site.example.line() == "SIGHUP: replacing the workers"
+    site.example.process.send_signal(signal.SIGHUP)
+    gone = site.read(4, maybe=True)
+    site.read(0, site.begun - set(site.workers.values()) - gone.keys())
+    assert len(site.begun) == 6
+    assert not old & set(site.workers.values())
+    site.end()
 
 
 def test_a_worker_that_dies_is_replaced_and_its_queue_served(site):

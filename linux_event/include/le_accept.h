@@ -47,22 +47,23 @@ static inline int le_accept_no_more(int fd)
 /* Accept the connection that has waited longest, and append it to the results. The request of `many` is not with the kernel. */
 static inline enum le_accept_verdict le_accept_waiting(struct le_loop *loop, struct le_many *many, int fd)
 {
+    int connection, error, flags = fcntl(fd, F_GETFL);
     if (!loop->results.free_first)
         return LE_ACCEPT_LATER;
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK); /* the user may have changed that */
-    for (;;) {
-        int connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
-        if (connection >= 0) {
-            le_results_push(&loop->results, &many->results, connection, 0);
-            return LE_ACCEPT_TAKEN;
-        }
-        if (le_is_shortage(errno)) {
-            many->outcome = -errno;
-            return LE_ACCEPT_SHORT;
-        }
-        if (errno != EINTR && !le_is_of_one_connection(errno))
-            return LE_ACCEPT_EMPTY;
+    if (!(flags & O_NONBLOCK)) /* it was given so, or the user has changed that */
+        fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+    do {
+        connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+        error = connection < 0 ? errno : 0;
+    } while (error == EINTR || le_is_of_one_connection(error));
+    if (!(flags & O_NONBLOCK))
+        fcntl(fd, F_SETFL, flags);
+    if (!error) {
+        le_results_push(&loop->results, &many->results, connection, 0);
+        return LE_ACCEPT_TAKEN;
     }
+    many->outcome = -error;
+    return le_is_shortage(error) ? LE_ACCEPT_SHORT : LE_ACCEPT_EMPTY;
 }
 
 #endif

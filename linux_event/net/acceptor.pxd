@@ -16,7 +16,8 @@ cdef struct acceptor_state:
     bint owns_fd
     bint is_paused
     bint is_closing
-    bint is_draining    # it is closed when all that have connected are handed over
+    bint is_draining    # it is closed when all that was accepted is handed over
+    bint takes_queue    # and what waits in the queue of the socket
     bint is_short       # fds are short, and that was told
     bint is_timed       # an entry was put into the heap of deadlines: if it is there no more, its time has come
 
@@ -41,5 +42,5 @@ cdef int acceptor_start(Acceptor self) except -1
 cdef bint acceptor_is_entered(Acceptor self) noexcept
 cdef int acceptor_pause(Acceptor self) except -1
 cdef int acceptor_resume(Acceptor self) except -1
-cdef int acceptor_drain(Acceptor self) except -1
+cdef int acceptor_drain(Acceptor self, bint takes_queue) except -1
 cdef int acceptor_close(Acceptor self) except -1

@@ -317,12 +317,13 @@ cdef int tell_shortage(Acceptor self) except -1:
 
 # -- The end -----------------------------------------------------------------------------------------------------------
 
-cdef int acceptor_drain(Acceptor self) except -1:
+cdef int acceptor_drain(Acceptor self, bint takes_queue) except -1:
     self.io.is_draining = True
+    self.io.takes_queue = takes_queue
     self.io.is_paused = False
     self.io.waiting = QUEUE_MAX
     binding_remove_path(self.place)
-    if self.io.owns_fd and le_accept_no_more(self.io.fd):
+    if takes_queue and le_accept_no_more(self.io.fd):
         self.io.closes_ns = le_clock_after(le_clock_ns(), HANDSHAKES_NS)
     op_stop(self.owner, &self.core.op)
     le_watcher_collect(&self.owner.core, &self.core.head, LE_LANE_COMPLETIONS)
@@ -330,7 +331,7 @@ cdef int acceptor_drain(Acceptor self) except -1:
 
 
 cdef bint take_waiting(Acceptor self) except -1:
-    """While it is draining, and all that was accepted is handed over: take another one from the queue of the socket.
+    """While it is draining, and all that was accepted is handed over: take another one from the queue of the socket, if it is to.
 
     Returns whether there was one. If not, and nothing is waited for, this was the end.
     """
@@ -339,7 +340,7 @@ cdef bint take_waiting(Acceptor self) except -1:
     cdef int64_t now_ns
     if le_op_is_out(&self.core.op) or io.many.shortage != LE_SHORTAGE_NONE or (io.limit and io.taken >= io.limit):
         return False  # it is called again when the request has ended, the pause, or a connection
-    if io.owns_fd and io.fd >= 0 and io.waiting:
+    if io.takes_queue and io.fd >= 0 and io.waiting:
         verdict = le_accept_waiting(&self.owner.core, &io.many, io.fd)
     if verdict == LE_ACCEPT_TAKEN:
         io.waiting -= 1

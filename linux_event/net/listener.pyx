@@ -45,37 +45,40 @@ cdef class Listener(Acceptor):
         loop_guard(self.owner)
         acceptor_resume(self)
 
-    def drain(self):
+    def drain(self, *, take_queue=None):
         """Let nobody in any more, hand over all who have connected already, and then close. Idempotent.
 
         For a server that ends, or makes way for another one: ``close`` resets the connections that wait in the queue of the
         socket, clients that have been told that they are connected. Here each of them comes to ``on_connect`` first, within
-        ``limit``, which may take until streams have ended, and even where it is paused. Then the socket is closed,
-        ``is_closed()`` is True, and ``on_close`` is called. Streams are not concerned: ``connections`` says how many are left.
-        ``pause`` and ``resume`` do nothing any more; ``close`` ends it at once.
+        ``limit``, which may take until streams have ended, and even where it is paused. Then the socket is closed, unless it
+        was given, ``is_closed()`` is True, and ``on_close`` is called. Streams are not concerned: ``connections`` says how many
+        are left. ``pause`` and ``resume`` do nothing any more; ``close`` ends it at once.
 
-        What becomes of those who come too late:
+        :param take_queue: a bool. True: as told. Whoever has a copy of the socket gets no connections from it any more. False:
+            the queue is left to those who accept from the same socket, and nobody is kept out; only what the listener has
+            accepted is handed over. None: False for a socket that was given, True for others.
 
-        - TCP: their first packet is dropped, and sent again by their kernel a second later: another socket of the same address
-          gets it (``reuse_port``); without one they are refused. Who has a copy of the socket gets no connections from it
-          any more.
+        What becomes of those who come too late, where the queue is taken:
+
+        - TCP: their first packet is dropped, and sent again by their kernel a second later. By then another socket of the same
+          address gets it (``reuse_port``); without one they are refused. Handshakes that have begun get a quarter of a second to
+          end, which is what draining takes at least. One that takes longer is lost, unless the kernel may hand it on to another
+          socket of the address (``reuse_port``, and ``net.ipv4.tcp_migrate_req`` is 1).
         - Unix: refused; the file is removed first.
-        - A socket that was given goes on listening, and its queue is left to whoever else accepts from it; what the listener
-          has accepted is handed over. Processes that get their socket from one that keeps it can be replaced, or die, without
-          any client noticing it. That holds for no other way.
 
-        Handshakes of TCP with the kernel that have begun get a quarter of a second to end, which is what draining takes at least.
-        One that takes longer is lost, unless the kernel may hand it on to another socket of the same address
-        (``reuse_port``, and ``net.ipv4.tcp_migrate_req`` is 1).
+        To replace processes so that no client notices it, let another one make the sockets and keep them, and give them to
+        these: their queues outlive whoever ends or dies.
 
+        :raises TypeError: ``take_queue`` is neither a bool nor None.
         :raises LoopClosedError, WrongThreadError: as told by their names.
 
         Stands on IORING_OP_ASYNC_CANCEL, SO_ATTACH_FILTER of socket(7), shutdown(2) and accept(2).
         """
+        takes_queue = self.io.owns_fd if take_queue is None else flag_argument(take_queue, "take_queue")
         if self.io.is_closing or self.io.is_draining:
             return
         loop_guard(self.owner)
-        acceptor_drain(self)
+        acceptor_drain(self, takes_queue)
 
     def close(self):
         """Accept no more, for good, and close the socket, unless it was given. Idempotent. Streams are not concerned.
