@@ -114,9 +114,9 @@ def test_answers(site):
 
 
 class Clients:
-    """Clients in threads, each of which asks, checks the answer, and asks again: on the same connection while the server keeps it.
+    """Clients in threads, each of which asks, checks the answer, and asks again.
 
-    Every third one makes a connection for each request.
+    They use a connection as long as the server keeps it; every third one makes one for each request.
     """
 
     def __init__(self, port, count):

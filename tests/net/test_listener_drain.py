@@ -3,6 +3,7 @@
 import concurrent.futures
 import errno
 import gc
+import os
 import select
 import socket
 import threading
@@ -256,6 +257,55 @@ def test_drain_leaves_the_queue_of_a_socket_that_was_given(loop, server):
                 accepted.close()
                 assert name == client.getsockname()
     server.end(loop)
+    finish(loop)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("is_blocking", [True, False])
+def test_drain_takes_the_queue_of_a_socket_that_was_given(loop, server, family, is_blocking, tmp_path):
+    with socket.socket(socket.AF_UNIX if family == "unix" else socket.AF_INET) as given:
+        given.bind(address_of(family, tmp_path))
+        given.listen()
+        given.setblocking(is_blocking)
+        listener = loop.listen(given, server)
+        settle(loop)
+        listener.pause()
+        settle(loop)
+        clients = [client_of(listener, family) for _ in range(3)]
+        listener.drain(take_queue=True)
+        run_until(loop, listener.is_closed)
+        assert given.fileno() >= 0
+        assert given.getblocking() is is_blocking
+        assert os.get_blocking(given.fileno()) is is_blocking
+        for stream, client in zip(server.streams, clients, strict=True):
+            assert is_served(loop, stream, client)
+    finish(loop)
+
+
+def test_drain_leaves_the_queue_of_its_own_socket(loop, server):
+    """A copy of it is served by somebody else."""
+    listener = loop.listen(("127.0.0.1", 0), server)
+    with socket.socket(fileno=os.dup(listener.fileno())) as copy, client_of(listener) as first:
+        run_until(loop, lambda: server.streams)
+        listener.drain(take_queue=False)
+        with client_of(listener) as second:
+            run_until(loop, listener.is_closed)
+            copy.settimeout(60)
+            accepted, name = copy.accept()
+            accepted.close()
+            assert name == second.getsockname()
+        assert is_served(loop, server.streams[0], first)
+    assert len(server.streams) == 1
+    finish(loop)
+
+
+def test_arguments_of_drain(loop, server):
+    with loop.listen(("127.0.0.1", 0), server) as listener:
+        with pytest.raises(TypeError, match="take_queue must be True or False, not int"):
+            listener.drain(take_queue=1)
+        with pytest.raises(TypeError):
+            listener.drain(True)
+        assert not listener.is_closed()
     finish(loop)
 
 
