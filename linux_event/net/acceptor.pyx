@@ -44,8 +44,8 @@ cdef enum:
     # Without an fd to be had accepting pauses. Nobody tells when this process or, of ENFILE, another one closes some.
     SHORTAGE_PAUSE_NS = 100_000_000
     MEMORY_PAUSE_NS = 10_000_000
-    # What the handshakes that have begun get to end, when nobody is let in any more. Less than the second after which clients that
-    # are not let in try again: they find the socket closed.
+    # What the handshakes that have begun get to end, when nobody is let in any more. Less than the second after which clients
+    # that are not let in try again: they find the socket closed.
     HANDSHAKES_NS = 250_000_000
     # No queue is longer. It matters where the kernel goes on letting clients in while the queue is emptied.
     QUEUE_MAX = 1 << 16

@@ -1,7 +1,6 @@
 """Listeners: sockets that accept connections, and hand them over as streams. What they do is in acceptor.pyx."""
 
 cimport cython
-from cpython.object cimport PyObject
 from libc.stdint cimport UINT32_MAX, int64_t, uint32_t
 from linux_event.address cimport socket_of_fd
 from linux_event.arguments cimport callable_argument, flag_argument, integer_within
