@@ -337,7 +337,7 @@ cdef bint take_waiting(Acceptor self) except -1:
     """
     cdef acceptor_state *io = &self.io
     cdef le_accept_verdict verdict = LE_ACCEPT_EMPTY
-    cdef int64_t now_ns
+    cdef int64_t left_ns
     if le_op_is_out(&self.core.op) or io.many.shortage != LE_SHORTAGE_NONE or (io.limit and io.taken >= io.limit):
         return False  # it is called again when the request has ended, the pause, or a connection
     if io.takes_queue and io.fd >= 0 and io.waiting:
@@ -346,14 +346,15 @@ cdef bint take_waiting(Acceptor self) except -1:
         io.waiting -= 1
         io.taken += 1
         return True
+    left_ns = io.closes_ns - le_clock_ns() if io.fd >= 0 else 0
     if verdict == LE_ACCEPT_LATER:
         le_watcher_collect(&self.owner.core, &self.core.head, LE_LANE_COMPLETIONS)
     elif verdict == LE_ACCEPT_SHORT:
         io.many.shortage = LE_SHORTAGE_WAITS
         set_timer(self, SHORTAGE_PAUSE_NS)
         tell_shortage(self)
-    elif io.fd >= 0 and (now_ns := le_clock_ns()) < io.closes_ns:
-        set_timer(self, io.closes_ns - now_ns)
+    elif left_ns > 0:
+        set_timer(self, left_ns)
     else:
         close_socket(self)
         if not io.greeted:
