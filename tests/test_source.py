@@ -80,6 +80,7 @@ LAYERS = (
     ("net.binding", "net.receiving"),
     ("net.tls",),
     ("net.stream",),
+    ("net.acceptor",),
     ("net.connect", "net.listener", "net.process"),
     ("net.packets", "net.peer"),
     ("net.endpoint",),

@@ -328,7 +328,8 @@ def test_another_thread_is_refused(loop, server):
     refused = []
 
     def run():
-        for call in (listener.pause, listener.resume, listener.close, lambda: loop.listen(("127.0.0.1", 0), server)):
+        calls = (listener.pause, listener.resume, listener.drain, listener.close)
+        for call in (*calls, lambda: loop.listen(("127.0.0.1", 0), server)):
             try:
                 call()
             except WrongThreadError as error:
@@ -337,7 +338,7 @@ def test_another_thread_is_refused(loop, server):
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    assert len(refused) == 4
+    assert len(refused) == 5
     listener.close()
 
 

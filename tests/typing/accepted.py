@@ -298,6 +298,10 @@ def tls(loop: Loop, context: ssl.SSLContext) -> None:
 
     assert_type(loop.listen(("", 443), connected, tls=context, handshake_timeout=None), Listener)
     assert_type(loop.listen("socket", tls=context)(connected), Listener)
+    listener = loop.listen("socket", connected)
+    listener.on_close = lambda listener, error: print(listener.connections, error and error.args)
+    listener.on_close = None
+    listener.drain(take_queue=True)
     stream = Stream()
     stream.start_tls(context, lambda stream, error: print(stream.peername, error), server_hostname="localhost")
     stream.start_tls(context, server_side=True, handshake_timeout=2.5, initial_data=b"x")

@@ -39,6 +39,8 @@ def loops(loop: Loop) -> None:
 
 def tls(loop: Loop, stream: Stream) -> None:
     loop.listen(("", 443), print, tls="context")  # type: ignore[call-overload]
+    loop.listen("socket", print).drain(True)  # type: ignore[call-arg]
+    loop.listen("socket", print).drain(take_queue="yes")  # type: ignore[arg-type]
     stream.start_tls()  # type: ignore[call-arg]
     stream.start_tls(None)  # type: ignore[arg-type]
     stream.ssl_object = None  # type: ignore[misc]
