@@ -317,10 +317,13 @@ cdef int receive(Transport self) except -1:
         io.many.streak += 1
         if io.many.streak == LE_SMALL_STREAK:
             le_stream_resize(io)
+    whole = None
     try:
         whole = PyBytes_FromStringAndSize(hot, size)
     except MemoryError as error:
-        return stream_end(self, error)  # the bytes are lost: that is not to be overlooked
+        stream_end(self, error)  # the bytes are lost: that is not to be overlooked
+    if whole is None:
+        return 0
     op_start(self.owner, &self.core.op)
     if unlikely(self.filter is not None):
         return self.filter.received(self, whole)
