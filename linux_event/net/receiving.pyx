@@ -237,7 +237,7 @@ cdef int attend(Transport self) except -1:
         return 0
     if io.flags & LE_STREAM_BROKEN and (not le_stream_wants(io) or not io.flags & LE_STREAM_BEGUN):
         return stream_fail(self, io.error)
-    if io.flags & LE_STREAM_EOF_WANTED and not io.flags & LE_STREAM_SHUT and not io.queued:
+    if io.flags & LE_STREAM_EOF_WANTED and not io.flags & (LE_STREAM_SHUT | LE_STREAM_BROKEN) and not io.queued:
         stream_shut(self)
         if self.closes_later:
             return self.filter.gathered(self)

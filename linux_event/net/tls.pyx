@@ -20,7 +20,7 @@ from linux_event.net.native cimport (
 )
 from linux_event.net.receiving cimport stream_reading_changed
 from linux_event.net.transport cimport (
-    Filter, Transport, stream_changed, stream_end, stream_hand, stream_hand_eof, stream_learn_peer, stream_send,
+    Filter, Transport, stream_changed, stream_end, stream_fail, stream_hand, stream_hand_eof, stream_learn_peer, stream_send,
     stream_send_end, stream_set_timer, stream_wants,
 )
 from linux_event.requests cimport loop_guard
@@ -368,7 +368,7 @@ cdef int settle(Tls self, Transport stream, bint may_call) except -1:
         return 0
     if unlikely(stream.closes_later):
         if farewell(self, stream):
-            stream_end(stream, None)
+            return stream_fail(stream, stream.io.error) if stream.io.flags & LE_STREAM_BROKEN else stream_end(stream, None)
         return 0
     if unlikely(self.end_wanted and not self.end_sent and not self.queued):
         finish_writing(self, stream)
