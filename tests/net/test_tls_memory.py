@@ -8,7 +8,7 @@ import random
 import _fault
 import pytest
 from _tls import authority, certificate
-from test_memory import INTERPRETER, LIBC, NOT_MEASURED, expect_survived, harness, shim
+from test_memory import INTERPRETER, LIBC, NOT_MEASURED, expect_survived, harness, needs_to_survive, shim
 
 __all__ = ["shim"]
 
@@ -183,6 +183,7 @@ def program(failures, start, version, folder, step):
     return source.replace("quiet < 30:", "quiet < 15:")
 
 
+@needs_to_survive
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_some_allocations_of_the_interpreter_fail(start, version, tmp_path):
@@ -194,4 +195,4 @@ def test_some_allocations_of_the_interpreter_fail(start, version, tmp_path):
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_some_allocations_of_c_fail(shim, start, version, tmp_path):
     source = program(LIBC, start, version, tmp_path, 37)
-    assert expect_survived(_fault.run_script(source, env={"LD_PRELOAD": str(shim)}))
+    assert expect_survived(_fault.run_script(source, env={**NOT_MEASURED, "LD_PRELOAD": str(shim)}))

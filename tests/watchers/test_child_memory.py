@@ -2,7 +2,7 @@
 
 import _fault
 import pytest
-from test_memory import INTERPRETER, LIBC, NOT_MEASURED, expect_survived, harness, shim
+from test_memory import INTERPRETER, LIBC, NOT_MEASURED, expect_survived, harness, needs_to_survive, shim
 
 __all__ = ["shim"]
 
@@ -70,6 +70,7 @@ def program(failures, watching, way):
     return harness(failures, source).replace("quiet < 30:", "quiet < 60:")
 
 
+@needs_to_survive
 @pytest.mark.parametrize("watching", WATCHING)
 def test_each_allocation_of_the_interpreter_fails(way, watching):
     result = _fault.run_script(program(INTERPRETER, watching, way), env=NOT_MEASURED)
@@ -78,4 +79,4 @@ def test_each_allocation_of_the_interpreter_fails(way, watching):
 
 @pytest.mark.parametrize("watching", WATCHING)
 def test_each_allocation_of_c_fails(way, shim, watching):
-    expect_survived(_fault.run_script(program(LIBC, watching, way), env={"LD_PRELOAD": str(shim)}))
+    expect_survived(_fault.run_script(program(LIBC, watching, way), env={**NOT_MEASURED, "LD_PRELOAD": str(shim)}))
