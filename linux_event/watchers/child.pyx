@@ -15,8 +15,8 @@ from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t
 from linux_event.arguments cimport integer_within
 from linux_event.core cimport (
     LE_LANE_COMPLETIONS, LE_NOT_IN_HEAP, LE_OP_ABI, LE_OP_AGAIN, LE_OP_END, LE_WATCHER_ABI, LE_WATCHER_ACTIVE, LE_WATCHER_OBJECT,
-    le_chain, le_clock_after, le_clock_ns, le_heap_add, le_index_add, le_index_first, le_index_remove, le_loop, le_op, le_op_class,
-    le_op_verdict, le_watcher, le_watcher_class, le_watcher_collect, le_watcher_function, le_watcher_is,
+    le_chain, le_clock_after, le_clock_ns, le_heap_add, le_index_add, le_index_first, le_index_remove, le_loop, le_op,
+    le_op_class, le_op_verdict, le_watcher, le_watcher_class, le_watcher_collect, le_watcher_function, le_watcher_is,
 )
 from linux_event.errors cimport check, check_errno, check_memory
 from linux_event.liburing cimport io_uring_sqe
