@@ -288,6 +288,23 @@ def test_no_debugging_is_left(path):
         assert not re.search(r"^\s*print\s*\(", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize("path", EXTENSIONS, ids=relative)
+def test_no_function_returns_out_of_an_except_clause(path):
+    """There Cython drops a reference to the traceback, which is null where there was no memory for one."""
+    clauses = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        indent = len(line) - len(line.lstrip())
+        if not line.strip():
+            continue
+        while clauses and indent <= clauses[-1]:
+            clauses.pop()
+        assert not (clauses and re.match(r"\s*return\b", line)), (
+            f"{relative(path)}:{number}: return in an except clause"
+        )
+        if re.match(r"\s*except\b.*:\s*(#.*)?$", line):
+            clauses.append(indent)
+
+
 @pytest.mark.parametrize("path", HEADERS, ids=relative)
 def test_a_header_is_of_c_alone(path):
     text = path.read_text()

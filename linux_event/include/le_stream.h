@@ -11,7 +11,10 @@
 #define LE_STREAM_H
 
 #include <errno.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -461,6 +464,16 @@ static inline enum le_op_verdict le_stream_on_send(struct le_loop *loop, struct 
 }
 
 /* -- The end ------------------------------------------------------------------------------------------------------------ */
+
+/* Bytes that the other end of a TCP connection has not acknowledged. */
+static inline int le_stream_unsent(const struct le_stream *stream)
+{
+    int protocol = 0, count = 0;
+    socklen_t size = sizeof protocol;
+    if (getsockopt(stream->fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) || protocol != IPPROTO_TCP)
+        return 0;
+    return ioctl(stream->fd, SIOCOUTQ, &count) ? 0 : count;
+}
 
 /* Drop what was received and not handed over. */
 static inline void le_stream_drop_input(struct le_stream *stream)

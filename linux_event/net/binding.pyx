@@ -108,10 +108,12 @@ cdef int bind_socket(Binding self, object target, sockaddr_storage *storage, int
 cdef bint is_stale(int kind, object path, sockaddr_storage *storage, int length) except -1:
     """Whether the file is that of a socket which nobody has any more."""
     cdef int fd, result
+    cdef bint is_socket = False
     try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return False
+        is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
     except (OSError, ValueError):  # in the abstract namespace
+        pass
+    if not is_socket:
         return False
     fd = check_errno(socket(AF_UNIX, kind | SOCK_CLOEXEC | SOCK_NONBLOCK, 0))
     result = 0 if connect(fd, <sockaddr *>storage, length) == 0 else errno

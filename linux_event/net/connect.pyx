@@ -141,11 +141,13 @@ cdef object numeric(tuple address):
         return None
     if (":" if isinstance(host, str) else b":") in host:
         family = AF_INET6
+    candidates = None  # a name, or what the resolver knows how to refuse
     try:
         address_to_sockaddr(address, family, &storage)
+        candidates = [(family, address)]
     except (TypeError, ValueError, OSError):
-        return None  # a name, or what the resolver knows how to refuse
-    return [(family, address)]
+        pass
+    return candidates
 
 
 cdef list candidates_of(list found, tuple address):
@@ -233,7 +235,7 @@ cdef int try_next(Connecting self) except -1:
 cdef bint attempt(Connecting self, int family, object address) except -1:
     """Begin an attempt; false if the address was passed over, or has failed at once."""
     cdef _Attempt attempt
-    cdef int length
+    cdef int length = -1
     local = None
     if self.local_address is not None:
         local = local_in(self.local_address, family)
@@ -251,6 +253,7 @@ cdef bint attempt(Connecting self, int family, object address) except -1:
         length = address_to_sockaddr(address, family, &attempt.storage)
     except OSError as error:
         self.failures.append((address, error))
+    if length < 0:
         return False
     if family != AF_UNIX:
         set_option(attempt.fd, IPPROTO_TCP, TCP_NODELAY)
@@ -298,15 +301,20 @@ cdef int attempt_dispatch(void *operation) except -1:
         return succeeded(connecting)
     close_fd(&self.fd)
     number = <int>-self.core.result
-    connecting.failures.append((self.address, OSError(number, os.strerror(number), connecting.where)))
-    return try_next(connecting)
+    try:
+        connecting.failures.append((self.address, OSError(number, os.strerror(number), connecting.where)))
+    except MemoryError as error:
+        give_up(connecting, error)
+    if not connecting.core.flags & LE_OPERATION_ENDED:
+        try_next(connecting)
+    return 0
 
 
 cdef int drop_attempts(Connecting self) except -1:
     """They are cancelled, and close their sockets when the kernel has let go of these."""
     cdef _Attempt attempt
-    running, self.running = self.running, []
-    for attempt in running:
+    while self.running:
+        attempt = self.running.pop()
         attempt.connecting = None
         attempt.core.flags |= LE_OPERATION_CANCELLED
         op_stop(self.owner, &attempt.core.op)
@@ -346,13 +354,16 @@ cdef int shaken(object owner, Transport stream, object error) except -1:
     if self.core.flags & OVER:
         return 0
     if error is not None:
-        from linux_event.cancellation import CancelledError
         self.stream = None
-        if isinstance(error, CancelledError):
-            le_operation_end(&self.owner.core, &self.core, -ECANCELED)
-        else:
+        try:
+            from linux_event.cancellation import CancelledError
+            if isinstance(error, CancelledError):
+                le_operation_end(&self.owner.core, &self.core, -ECANCELED)
+                return 0
             error.add_note(f"in the TLS handshake with {self.where!r}")
-            promise_fail(self, error)
+        except MemoryError:
+            pass
+        promise_fail(self, error)
         return 0
     le_operation_end(&self.owner.core, &self.core, 0)
     # Now, and not when it is its turn: what comes of the stream from here on is for its user.

@@ -48,4 +48,5 @@ cdef extern from "le_stream.h" nogil:
     le_op_verdict le_stream_on_send(le_loop *loop, le_op *op, int32_t result, uint32_t flags)
     void le_stream_break(le_stream *stream, int32_t error)
     void le_stream_drop_queue(le_stream *stream)
+    int le_stream_unsent(const le_stream *stream)
     void le_stream_drop_input(le_stream *stream)

@@ -227,7 +227,10 @@ cdef class _Exit:
         process.code = returncode
         close_fd(&process.pidfd)
         if returncode is None:
-            process.popen.poll()  # lets it know that there is nothing to reap any more
+            try:
+                process.popen.poll()  # lets it know that there is nothing to reap any more
+            except MemoryError:
+                pass
         if process.child is not None:
             process.child.destroy()
             process.child = None

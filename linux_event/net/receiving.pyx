@@ -237,7 +237,7 @@ cdef int attend(Transport self) except -1:
         return 0
     if io.flags & LE_STREAM_BROKEN and (not le_stream_wants(io) or not io.flags & LE_STREAM_BEGUN):
         return stream_fail(self, io.error)
-    if io.flags & LE_STREAM_EOF_WANTED and not io.flags & LE_STREAM_SHUT and not io.queued:
+    if io.flags & LE_STREAM_EOF_WANTED and not io.flags & (LE_STREAM_SHUT | LE_STREAM_BROKEN) and not io.queued:
         stream_shut(self)
         if self.closes_later:
             return self.filter.gathered(self)
@@ -317,10 +317,13 @@ cdef int receive(Transport self) except -1:
         io.many.streak += 1
         if io.many.streak == LE_SMALL_STREAK:
             le_stream_resize(io)
+    whole = None
     try:
         whole = PyBytes_FromStringAndSize(hot, size)
     except MemoryError as error:
-        return stream_end(self, error)  # the bytes are lost: that is not to be overlooked
+        stream_end(self, error)  # the bytes are lost: that is not to be overlooked
+    if whole is None:
+        return 0
     op_start(self.owner, &self.core.op)
     if unlikely(self.filter is not None):
         return self.filter.received(self, whole)

@@ -214,7 +214,7 @@ cdef class Stream(Transport):
 
         ``error`` is None after ``close``, ``abort`` and the end of the data; else an OSError such as ConnectionResetError,
         BrokenPipeError or ssl.SSLError, TimeoutError after ``idle_timeout``, CancelledError (of ``concurrent.futures``) when
-        the loop was closed. Assignable."""
+        the loop was closed, MemoryError where bytes were lost for want of memory. Assignable."""
         return self.close_function
 
     @on_close.setter

@@ -16,31 +16,16 @@ from linux_event.core cimport LE_NS_NEVER, le_clock_after, le_clock_ns, le_heap_
 from linux_event.net.native cimport (
     LE_COPY_MAX, LE_STREAM_ABOVE, LE_STREAM_BROKEN, LE_STREAM_CLOSING, LE_STREAM_ENDING, LE_STREAM_EOF_WANTED,
     LE_STREAM_EOF, LE_STREAM_GATHERED, LE_STREAM_SHUT, le_stream, le_stream_collect, le_stream_is_sending, le_stream_try,
+    le_stream_unsent,
 )
 from linux_event.net.receiving cimport stream_reading_changed
 from linux_event.net.transport cimport (
-    Filter, Transport, stream_changed, stream_end, stream_hand, stream_hand_eof, stream_learn_peer, stream_send,
+    Filter, Transport, stream_changed, stream_end, stream_fail, stream_hand, stream_hand_eof, stream_learn_peer, stream_send,
     stream_send_end, stream_set_timer, stream_wants,
 )
 from linux_event.requests cimport loop_guard
 
 cdef extern from *:
-    """
-    #include <linux/sockios.h>
-    #include <netinet/in.h>
-    #include <sys/ioctl.h>
-    #include <sys/socket.h>
-    /* Bytes that the other end of a TCP connection has not acknowledged. */
-    static int le_tls_unsent(int fd)
-    {
-        int protocol = 0, count = 0;
-        socklen_t size = sizeof protocol;
-        if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) || protocol != IPPROTO_TCP)
-            return 0;
-        return ioctl(fd, SIOCOUTQ, &count) ? 0 : count;
-    }
-    """
-    int le_tls_unsent(int fd) noexcept
     bint unlikely "LE_UNLIKELY"(bint condition) nogil
 
 cdef enum:
@@ -51,8 +36,6 @@ cdef enum:
     ENCRYPT_MAX = 64 << 10  # at a time: it stays in the cache on its way
     # Writes of this size on are encrypted and tried at once.
     TRY_MIN = 16 << 10
-
-cdef enum:
     # When to look whether the other end has got everything: after that time, doubled each time, up to the second one.
     LINGER_MIN_NS = 2_000_000
     LINGER_MAX_NS = 1_000_000_000
@@ -127,7 +110,7 @@ cdef class Tls(Filter):
         try:
             self.feed(data)
         except MemoryError as error:
-            return fail(self, stream, error)
+            fail(self, stream, error)
         self.fed += PyBytes_GET_SIZE(data)
         if stream.io.many.results.first and self.fed < ENCRYPT_MAX:
             return 0  # more has come already, perhaps the rest of a record
@@ -229,8 +212,11 @@ cdef class Tls(Filter):
         self.queued = 0
         if function != NULL:
             if error is None:
-                from linux_event.cancellation import CancelledError
-                error = CancelledError("the stream was closed in the TLS handshake")
+                try:
+                    from linux_event.cancellation import CancelledError
+                    error = CancelledError("the stream was closed in the TLS handshake")
+                except MemoryError as failure:
+                    error = failure
             function(owner, stream, error)
         return 0
 
@@ -249,6 +235,8 @@ cdef bint is_over(Transport stream) noexcept:
 # -- The handshake -----------------------------------------------------------------------------------------------------
 
 cdef int advance(Tls self, Transport stream) except -1:
+    if unlikely(stream.io.flags & LE_STREAM_ENDING):
+        return 0
     if unlikely(not self.is_open):
         shake(self, stream)
         return 0
@@ -256,12 +244,16 @@ cdef int advance(Tls self, Transport stream) except -1:
 
 
 cdef int shake(Tls self, Transport stream) except -1:
+    cdef bint is_done = False
     try:
         self.handshake()
+        is_done = True
     except SSLWantReadError:
-        return send_out(self, stream)
+        pass
     except Exception as error:
-        return fail(self, stream, error)
+        fail(self, stream, error)
+    if not is_done:
+        return 0 if is_over(stream) else send_out(self, stream)
     if stream.io.flags & LE_STREAM_ENDING:  # by a callback of the context
         return 0
     send_out(self, stream)
@@ -284,8 +276,11 @@ cdef int fail(Tls self, Transport stream, object error) except -1:
     """It is over; the other end is told why, if that goes without waiting."""
     cdef le_stream *io = &stream.io
     if self.function != NULL and stream.peer is None:
-        stream_learn_peer(stream)
-    send_out(self, stream)
+        try:
+            stream_learn_peer(stream)
+        except MemoryError:
+            pass
+    send_last(self, stream, error)
     if io.queued and not io.flags & (LE_STREAM_BROKEN | LE_STREAM_ENDING) and not le_stream_is_sending(io):
         le_stream_try(io)
     return stream_end(stream, error)
@@ -295,12 +290,18 @@ cdef int fail(Tls self, Transport stream, object error) except -1:
 
 cdef bytes decrypt(Tls self):
     """What has come, as far as it goes, or None. Notes the end, and what has gone wrong."""
-    cdef _Window window
+    cdef _Window window = None
+    cdef bytes data = None
     cdef Py_ssize_t used = 0
     cdef Py_ssize_t count
     if self.has_ended or self.failure is not None:
         return None
-    window = take_window()
+    try:
+        window = take_window()
+    except MemoryError as error:
+        self.failure = error
+    if window is None:
+        return None
     try:
         while ROOM - used >= RECORD_MAX:
             window.at, window.size = window.memory + used, ROOM - used
@@ -321,7 +322,12 @@ cdef bytes decrypt(Tls self):
         self.failure = error
     finally:
         give_window(window)
-    return PyBytes_FromStringAndSize(window.memory, used) if used else None
+    if used:
+        try:
+            data = PyBytes_FromStringAndSize(window.memory, used)
+        except MemoryError as error:
+            self.failure = error  # they are lost
+    return data
 
 
 cdef int pump(Tls self, Transport stream) except -1:
@@ -332,11 +338,11 @@ cdef int pump(Tls self, Transport stream) except -1:
     if is_over(stream):
         return 0
     if data is None or was_blocked or stream.closes_later:
+        more = decrypt(self)
         try:
-            more = decrypt(self)
             data = more if data is None else data if more is None else data + more
         except MemoryError as error:
-            return fail(self, stream, error)
+            self.failure = error
         self.is_blocked = False
     if data is None or not stream_wants(stream):
         self.kept = None if stream.closes_later else data
@@ -362,7 +368,7 @@ cdef int settle(Tls self, Transport stream, bint may_call) except -1:
         return 0
     if unlikely(stream.closes_later):
         if farewell(self, stream):
-            stream_end(stream, None)
+            return stream_fail(stream, stream.io.error) if stream.io.flags & LE_STREAM_BROKEN else stream_end(stream, None)
         return 0
     if unlikely(self.end_wanted and not self.end_sent and not self.queued):
         finish_writing(self, stream)
@@ -395,9 +401,18 @@ cdef int update_reading(Tls self, Transport stream) except -1:
 
 cdef int send_out(Tls self, Transport stream) except -1:
     """Send what ssl has made."""
-    cdef bytes data = self.fetch()
-    if data and not stream.io.flags & (LE_STREAM_EOF_WANTED | LE_STREAM_CLOSING | LE_STREAM_BROKEN | LE_STREAM_ENDING):
-        stream_send(stream, data)
+    return send_last(self, stream, None)
+
+
+cdef int send_last(Tls self, Transport stream, object failure) except -1:
+    """The same. Short of memory the stream is over, by `failure` if that is known: the other end would wait, or miss a record."""
+    cdef bytes data
+    try:
+        data = self.fetch()
+        if data and not stream.io.flags & (LE_STREAM_EOF_WANTED | LE_STREAM_CLOSING | LE_STREAM_BROKEN | LE_STREAM_ENDING):
+            stream_send(stream, data)
+    except MemoryError as error:
+        stream_end(stream, error if failure is None else failure)
     return 0
 
 
@@ -433,8 +448,8 @@ cdef int flush(Tls self, Transport stream) except -1:
                     self.gathered_more = pieces[first:]
                     break
     except Exception as error:
-        return fail(self, stream, error)
-    if io.flags & LE_STREAM_ABOVE and io.queued + self.queued <= io.low:
+        fail(self, stream, error)
+    if io.flags & (LE_STREAM_ABOVE | LE_STREAM_ENDING) == LE_STREAM_ABOVE and io.queued + self.queued <= io.low:
         le_stream_collect(io)
         stream_changed(stream)
     return 0
@@ -482,6 +497,8 @@ cdef int finish_writing(Tls self, Transport stream) except -1:
     if self.kept is None and not stream.io.flags & LE_STREAM_BROKEN:
         self.kept = decrypt(self)  # while saying goodbye ssl would stumble over it
     say_goodbye(self, stream)
+    if stream.io.flags & LE_STREAM_ENDING:
+        return 0
     call_again(stream)
     return stream_send_end(stream)
 
@@ -501,7 +518,7 @@ cdef bint farewell(Tls self, Transport stream) except -1:
         return update_reading(self, stream)
     if self.has_ended or self.failure is not None or io.flags & LE_STREAM_EOF or self.lingered == LINGER_TIMES:
         return True
-    if not le_tls_unsent(io.fd):
+    if not le_stream_unsent(io):
         return True
     if not stream.deadline_ns:
         stream.deadline_ns = le_clock_after(le_clock_ns(), min(LINGER_MIN_NS << min(self.lingered, 10), LINGER_MAX_NS))
@@ -519,6 +536,8 @@ cdef int say_goodbye(Tls self, Transport stream) except -1:
         self.shut()
     except OSError:
         pass  # it waits for that of the other end, or the connection is broken
+    except MemoryError as error:
+        stream_end(stream, error)
     return send_out(self, stream)
 
 
@@ -536,11 +555,15 @@ cdef Tls tls_new(object context, bint server_side, object server_hostname):
         raise ValueError("server_hostname must be given: the context has check_hostname set")
     self.incoming, self.outgoing = MemoryBIO(), MemoryBIO()
     self.ssl_object = context.wrap_bio(self.incoming, self.outgoing, server_side=server_side, server_hostname=server_hostname)
-    # Its methods do nothing but call those of what it wraps.
-    inner = self.ssl_object._sslobj if type(self.ssl_object) is SSLObject else self.ssl_object
     self.feed, self.fetch = self.incoming.write, self.outgoing.read
-    self.reader, self.writer = inner.read, inner.write
-    self.handshake, self.shut = self.ssl_object.do_handshake, self.ssl_object.unwrap
+    inner = self.ssl_object
+    if type(inner) is SSLObject:
+        # Its methods do nothing but call those of what it wraps.
+        inner = inner._sslobj
+        self.shut = inner.shutdown
+    else:
+        self.shut = inner.unwrap
+    self.handshake, self.reader, self.writer = inner.do_handshake, inner.read, inner.write
     return self
 
 

@@ -279,12 +279,7 @@ cdef bint stream_tick(Transport self) except -1:
         if due_ns != LE_NS_NEVER or self.deadline_ns:
             stream_set_timer(self, due_ns)
         return False
-    try:
-        text = f"nothing was received or sent for {self.io.idle_ns / 1e9:g} seconds"
-        error = TimeoutError(ETIMEDOUT, text, self.io.fd)
-    except MemoryError as failure:
-        error = failure
-    stream_end(self, error)
+    stream_end(self, error_of(self, ETIMEDOUT, self.io.idle_ns / 1e9))
     return True
 
 
@@ -313,11 +308,18 @@ cdef int stream_close(Transport self) except -1:
 cdef int stream_fail(Transport self, int number) except -1:
     if self.closes_later and self.io.flags & LE_STREAM_SHUT:
         return stream_end(self, None)  # after the farewell of the filter, which nobody has to wait for
+    return stream_end(self, error_of(self, number, 0))
+
+
+cdef object error_of(Transport self, int number, double idle):
+    """The OSError; idle: the seconds for which it was, or 0. It has to end also where there is no memory for that."""
+    cdef object error
     try:
-        error = OSError(number, os.strerror(number), self.io.fd)
+        text = f"nothing was received or sent for {idle:g} seconds" if idle else os.strerror(number)
+        error = OSError(number, text, self.io.fd)
     except MemoryError as failure:
-        error = failure  # it has to end all the same
-    return stream_end(self, error)
+        error = failure
+    return error
 
 
 cdef int stream_end(Transport self, object error) except -1:

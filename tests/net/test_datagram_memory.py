@@ -2,7 +2,7 @@
 
 import _fault
 import pytest
-from test_memory import INTERPRETER, LIBC, NOT_MEASURED, expect_survived, harness, shim
+from test_memory import INTERPRETER, LIBC, NOT_MEASURED, expect_survived, harness, needs_to_survive, shim
 
 __all__ = ["shim"]
 
@@ -55,6 +55,7 @@ def program(failures, name):
     return source.replace("quiet < 30:", "quiet < 300:")
 
 
+@needs_to_survive
 @pytest.mark.parametrize("name", BODIES)
 def test_each_allocation_of_the_interpreter_fails(name):
     assert expect_survived(_fault.run_script(program(INTERPRETER, name), env=NOT_MEASURED))
@@ -62,4 +63,4 @@ def test_each_allocation_of_the_interpreter_fails(name):
 
 @pytest.mark.parametrize("name", BODIES)
 def test_each_allocation_of_c_fails(shim, name):
-    assert expect_survived(_fault.run_script(program(LIBC, name), env={"LD_PRELOAD": str(shim)}))
+    assert expect_survived(_fault.run_script(program(LIBC, name), env={**NOT_MEASURED, "LD_PRELOAD": str(shim)}))
