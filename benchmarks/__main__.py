@@ -126,7 +126,7 @@ def _in_c(run: dict[str, Any]) -> str:
 
 def _draw(console: Console, run: dict[str, Any], path: Path) -> None:
     try:
-        from . import picture
+        from . import curves, picture
     except ImportError as error:
         console.print(f"no picture: {error}")
         return
@@ -139,6 +139,11 @@ def _draw(console: Console, run: dict[str, Any], path: Path) -> None:
             shown = {result.row.key: result for result in results}
             picture.draw(shown, list(run["peers"]), record.caption(run), file, keys)
             console.print(f"written: {file}")
+    shown = {result.row.key: result for result in record.results(run, (*ROWS, *cases.CPU_ROWS)) if result.values}
+    if curves.possible(shown):
+        file = path.with_stem(f"{path.stem}-curves")
+        curves.draw(shown, list(run["peers"]), record.caption(run), file)
+        console.print(f"written: {file}")
 
 
 if __name__ == "__main__":

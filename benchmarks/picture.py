@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .catalogue import BestPeerTarget, OwnTarget, PeerTarget
-from .peers import FLOOR, FLOORS, OURS
+from .peers import FLOORS, OURS
 from .summary import Result
 from .tables import number
 
@@ -44,12 +44,12 @@ BARS = (
     "communicate_64k",
     "resolve_numeric",
     "resolve_local",
+    "memory_per_connection",
     "memory_per_timer",
     "memory_per_watcher",
     "import_time",
     "create_loop",
 )
-FDS = {10: "fds_10", 1000: "fds_1000", 10000: "fds_10000"}
 
 
 def draw(
@@ -64,8 +64,7 @@ def draw(
         path: where the file goes.
         bars: the keys of the rows that are drawn, in this order.
     """
-    has_fds = "pipe_ping" in bars and all(key in results for key in FDS.values())
-    charts = sum(key in results for key in bars) + has_fds
+    charts = sum(key in results for key in bars)
     rows = max(1, -(-charts // COLUMNS))
     # Without pyplot: no window system is asked for.
     figure = Figure(figsize=(4.0 * COLUMNS, 2.5 * rows + 1.0), layout="constrained")
@@ -73,8 +72,6 @@ def draw(
     for key in bars:
         if key in results:
             _draw_bars(next(places), results[key], peers)
-        if key == "pipe_ping" and has_fds:
-            _draw_fds(next(places), results, [peer for peer in peers if peer != FLOOR.name])
     for unused in places:
         unused.set_axis_off()
     figure.suptitle(
@@ -111,25 +108,7 @@ def _draw_bars(axes: Axes, result: Result, peers: Sequence[str]) -> None:
         axes.axvline(limit, color=TARGET_COLOUR, linestyle="--", linewidth=1.2)
     axes.set_xlim(0, max(longest, limit or 0) * 1.2)
     axes.invert_yaxis()
-    _style(axes, f"{result.row.title}, {result.row.unit}")
-
-
-def _draw_fds(axes: Axes, results: dict[str, Result], peers: Sequence[str]) -> None:
-    colours = iter(LINE_COLOURS)
-    for peer in peers:
-        colour = OURS_COLOUR if peer == OURS else next(colours)
-        points = [
-            (count, results[key].values[peer].median) for count, key in FDS.items() if peer in results[key].values
-        ]
-        if points:
-            axes.plot(
-                *zip(*points, strict=True), "o-", label=peer, color=colour, linewidth=2.5 if peer == OURS else 1.2, ms=3
-            )
-    axes.set_xscale("log")
-    axes.set_xticks(list(FDS), [f"{count:,}".replace(",", " ") for count in FDS])
-    axes.set_ylim(bottom=0)
-    axes.legend(fontsize=7, ncols=2, frameon=False, loc="lower left")
-    _style(axes, "event, by fds of which 1 % active, ns")
+    style(axes, f"{result.row.title}, {result.row.unit}")
 
 
 def _limit(result: Result) -> float | None:
@@ -141,7 +120,8 @@ def _limit(result: Result) -> float | None:
     return None
 
 
-def _style(axes: Axes, title: str) -> None:
+def style(axes: Axes, title: str) -> None:
+    """Give a chart its title, and no more ink than it needs."""
     axes.set_title(title, fontsize=10, loc="left")
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)

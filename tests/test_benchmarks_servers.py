@@ -150,6 +150,24 @@ def test_a_run_of_servers_is_measured_recorded_and_drawn(tmp_path):
     assert pictures == ["quick-echo.png", "quick-latency.png"]
 
 
+@pytest.mark.skipif(not find_spec("rich") or not find_spec("matplotlib"), reason="needs rich and matplotlib")
+def test_curves_are_drawn_of_a_run_that_is_kept(tmp_path):
+    kept = ROOT / "benchmarks" / "results" / "servers.json"
+    command = [sys.executable, "-m", "benchmarks", "--show", str(kept), "--picture", str(tmp_path / "servers.png")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "servers-curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(not find_spec("matplotlib"), reason="needs matplotlib")
+def test_the_points_of_the_curves_are_rows():
+    from benchmarks.catalogue import ROWS
+    from benchmarks.curves import CURVES
+
+    keys = {row.key for row in (*ROWS, *cases.CPU_ROWS)}
+    assert {key for curve in CURVES for key in curve.points.values()} <= keys
+
+
 # -- Processes ---------------------------------------------------------------------------------------------------------
 
 

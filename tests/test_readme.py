@@ -17,7 +17,14 @@ import linux_event
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(linux_event.__file__).resolve().parent
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "docs/performance.md")
+DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "benchmarks/README.md",
+    "docs/performance.md",
+)
 BOUND = 60
 
 
