@@ -214,6 +214,12 @@ def test_nobody_listens_on_a_path(loop, tmp_path, is_there):
     assert error.filename == path
 
 
+def test_no_such_name(loop):
+    error = connect_failed(loop, ("no-such-name.invalid", 80))
+    assert isinstance(error, socket.gaierror)
+    assert "no-such-name.invalid" in str(error)
+
+
 def test_a_timeout(loop, silent):
     before = open_sockets()
     error = connect_failed(loop, silent, timeout=0.05)
