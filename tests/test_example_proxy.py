@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from _example import BOUND, foreign, nc, run, running
-from _fault import wait_asleep, wait_until
+from _fault import IS_SANITIZED, wait_asleep, wait_until
 from _net import silence
 from _support import scaled
 
@@ -460,7 +460,7 @@ def test_proxy_and_a_slow_client(nothing_left, tmp_path):
                 for number in range(size >> 20):
                     assert stream.read(1 << 20) == number.to_bytes(4, "big") + block[4:]
                 assert stream.read() == b""
-        assert peak(example) - before < 8 << 20
+        assert IS_SANITIZED or peak(example) - before < 8 << 20  # a sanitizer keeps what was freed
         ended(example)
 
 
@@ -484,7 +484,7 @@ def test_proxy_and_a_slow_server(alone):
         with client.makefile("rb") as stream:
             answer = stream.read()
     assert answer.endswith(f"\r\n\r\n{size} {hashlib.sha256(body).hexdigest()}".encode())
-    assert peak(alone) - before < 8 << 20
+    assert IS_SANITIZED or peak(alone) - before < 8 << 20
     ended(alone)
 
 

@@ -44,20 +44,20 @@ static inline int le_accept_no_more(int fd)
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
 }
 
-/* Accept the connection that has waited longest, and append it to the results. The request of `many` is not with the kernel. */
+/* Accept the connection that has waited longest, and append it to the results. The request of `many` is not with the kernel.
+ * The socket does not block from now on, also for others who have it: the flag is theirs too, and whoever put it back would
+ * have them wait in their accept4(). */
 static inline enum le_accept_verdict le_accept_waiting(struct le_loop *loop, struct le_many *many, int fd)
 {
     int connection, error, flags = fcntl(fd, F_GETFL);
     if (!loop->results.free_first)
         return LE_ACCEPT_LATER;
-    if (!(flags & O_NONBLOCK)) /* it was given so, or the user has changed that */
+    if (!(flags & O_NONBLOCK))
         fcntl(fd, F_SETFL, flags | O_NONBLOCK);
     do {
         connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
         error = connection < 0 ? errno : 0;
     } while (error == EINTR || le_is_of_one_connection(error));
-    if (!(flags & O_NONBLOCK))
-        fcntl(fd, F_SETFL, flags);
     if (!error) {
         le_results_push(&loop->results, &many->results, connection, 0);
         return LE_ACCEPT_TAKEN;

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -419,11 +420,13 @@ static inline void le_stream_prep_send(struct le_op *op, struct io_uring_sqe *sq
 }
 
 /* Nothing can be sent any more. Where the other end has gone, what has come from it before may still be handed over: receiving
- * ends by itself then. After any other failure nothing says so, and the stream is over. */
+ * ends by itself then. After any other failure nothing says so, and the stream is over; also where the other end of a Unix socket
+ * is still there, and has only said that it receives no more. */
 static inline void le_stream_break(struct le_stream *stream, int32_t error)
 {
+    struct pollfd asked = {stream->fd, POLLRDHUP, 0};
     stream->flags |= LE_STREAM_BROKEN;
-    if (error != EPIPE && error != ECONNRESET)
+    if ((error != EPIPE && error != ECONNRESET) || (error == EPIPE && poll(&asked, 1, 0) == 0))
         stream->flags |= LE_STREAM_CLOSING;
     stream->error = error;
     le_stream_drop_queue(stream);

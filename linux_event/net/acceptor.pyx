@@ -143,10 +143,11 @@ acceptor_class.on_release = <le_watcher_function>forget
 
 
 cdef int go_on(Acceptor self) except -1:
-    """Accept, unless something is against it."""
-    if self.parked or self.io.many.results.first or self.io.is_draining:
+    """Accept, unless something is against it. What was not looked at in a pause is looked at now."""
+    cdef le_many *many = &self.io.many
+    if self.parked or many.results.first or self.io.is_draining or many.is_over or many.shortage == LE_SHORTAGE_NEW:
         le_watcher_collect(&self.owner.core, &self.core.head, LE_LANE_COMPLETIONS)
-    if wants(&self.io) and self.io.many.shortage == LE_SHORTAGE_NONE and not self.io.many.is_over:
+    if wants(&self.io) and many.shortage == LE_SHORTAGE_NONE and not many.is_over:
         op_start(self.owner, &self.core.op)
     return 0
 
@@ -210,6 +211,7 @@ cdef int deliver(Acceptor self, int fd, bint is_parked) except -1:
         take(self, is_parked)
         close(fd)
         self.io.taken -= 1
+        go_on(self)  # there is room for another one
         raise
     take(self, is_parked)
     stream.listener = self

@@ -53,7 +53,8 @@ cdef class Listener(Acceptor):
         was given, ``is_closed()`` is True, and ``on_close`` is called. Streams are not concerned: ``connections`` says how many
         are left. ``pause`` and ``resume`` do nothing any more; ``close`` ends it at once.
 
-        :param take_queue: a bool. True: as told. Whoever has a copy of the socket gets no connections from it any more. False:
+        :param take_queue: a bool. True: as told. Whoever has a copy of the socket gets no connections from it any more, and it does
+            not block any more. False:
             the queue is left to those who accept from the same socket, and nobody is kept out; only what the listener has
             accepted is handed over. None: False for a socket that was given, True for others.
 
@@ -148,8 +149,10 @@ cdef class Listener(Acceptor):
 
         For options. Neither accept nor close with it.
         """
-        if self.io.fd < 0 or type(self.place.kept) is not int and self.place.kept is not None:
+        if type(self.place.kept) is not int and self.place.kept is not None:
             return self.place.kept
+        if self.io.fd < 0:
+            return None
         if self.sock is None:
             self.sock = socket_of_fd(self.io.fd, self.io.fd)
         return self.sock

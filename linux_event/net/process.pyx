@@ -6,12 +6,12 @@ from libc.stdint cimport uint32_t, uint64_t
 from linux_event.arguments cimport callable_argument, integer_within
 from linux_event.engine cimport Engine
 from linux_event.errors cimport check_errno
-from linux_event.linux cimport F_SETPIPE_SZ, O_CLOEXEC, POLLHUP, POLLIN, close, fcntl, pipe2, pollfd, poll
+from linux_event.linux cimport F_SETPIPE_SZ, O_CLOEXEC, close, fcntl, pipe2
 from linux_event.loop cimport add_method
 from linux_event.net.native cimport LE_STREAM_NO_READING, LE_STREAM_NO_SOCKET, LE_STREAM_NO_WRITING
-from linux_event.net.receiving cimport stream_begin, stream_notice_end
+from linux_event.net.receiving cimport stream_begin
 from linux_event.net.stream cimport Stream, stream_new
-from linux_event.net.transport cimport stream_end, stream_wants
+from linux_event.net.transport cimport stream_end
 from linux_event.requests cimport loop_guard
 from linux_event.watchers.child cimport Child
 from linux_event.watchers.signal cimport signals_lift, signals_lower
@@ -242,20 +242,6 @@ cdef class _Exit:
                 function(process, returncode)
         except Exception as error:
             process.owner.tell(process, error)
-        finally:
-            close_unheard(process.output)
-            close_unheard(process.errors)
-
-
-cdef int close_unheard(Stream stream) except -1:
-    """Nobody listens to a pipe, and nothing is in it nor will be: that it stays open would keep the loop running."""
-    cdef pollfd asked
-    if stream is None or stream.io.fd < 0 or stream.is_paused or stream_wants(stream):
-        return 0
-    asked.fd, asked.events, asked.revents = stream.io.fd, POLLIN, 0
-    if poll(&asked, 1, 0) == 1 and asked.revents & POLLHUP and not asked.revents & POLLIN:
-        stream_notice_end(stream)
-    return 0
 
 
 cdef int give_up(Process self) except -1:
@@ -284,6 +270,7 @@ cdef int start(Process self, object args, _Pipes pipes, dict options) except -1:
 cdef int attach(Process self, _Pipes pipes) except -1:
     cdef _Exit ended = _Exit.__new__(_Exit)
     ended.process = self
+    loop_guard(self.owner)  # the arguments may have run code of the user's
     self.pidfd = le_pidfd_of(self.popen.pid)
     if self.pidfd < 0 and errno != ESRCH:
         raise OSError(errno, f"{os.strerror(errno)}: process {self.popen.pid}")

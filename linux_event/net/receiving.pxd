@@ -10,5 +10,3 @@ cdef int stream_init(Transport self, Engine loop, int fd, uint32_t flags) except
 cdef int stream_begin(Transport self) except -1
 # is_paused, must_read or data_function have changed.
 cdef int stream_reading_changed(Transport self) except -1
-# Nothing is received, and it is known that nothing is there nor will come: the end is told in this iteration.
-cdef int stream_notice_end(Transport self) except -1

@@ -14,7 +14,7 @@ from linux_event.core cimport (
 )
 from linux_event.engine cimport Engine
 from linux_event.errors cimport check_memory
-from linux_event.linux cimport ENOBUFS, MSG_DONTWAIT, MSG_PEEK, recv
+from linux_event.linux cimport ENOBUFS, MSG_DONTWAIT, MSG_PEEK, POLLIN, poll, pollfd, recv
 from linux_event.net.native cimport (
     LE_BIG_BYTES, LE_BIG_PIECE, LE_SMALL_STREAK, LE_STREAM_ABOVE, LE_STREAM_ATTENTION, LE_STREAM_BEGUN, LE_STREAM_READY,
     LE_STREAM_BROKEN, LE_STREAM_CLOSING, LE_STREAM_ENDING, LE_STREAM_EOF, LE_STREAM_EOF_WANTED, LE_STREAM_GATHERED,
@@ -125,7 +125,7 @@ cdef int stream_begin(Transport self) except -1:
     io.flags |= LE_STREAM_BEGUN
     if not io.flags & LE_STREAM_PAUSED:
         start_reading(self)
-    elif not io.flags & LE_STREAM_NO_SOCKET or io.flags & LE_STREAM_NO_READING:
+    else:
         self.core.sqe.fd = io.fd
         op_start(self.owner, &io.many.hangup)  # to hear of the end all the same
     return stream_changed(self)
@@ -142,6 +142,8 @@ cdef int stream_reading_changed(Transport self) except -1:
         io.flags |= LE_STREAM_PAUSED  # what is in flight may go on until data come: a short pause costs nothing
         if io.flags & LE_STREAM_BROKEN:
             le_stream_collect(io)  # nobody takes what has come, so that it is over
+        elif not self.is_paused:
+            look_again(self)
     elif io.flags & LE_STREAM_PAUSED:
         io.flags &= ~<uint32_t>LE_STREAM_PAUSED
         if io.flags & LE_STREAM_BEGUN and not io.flags & (LE_STREAM_CLOSING | LE_STREAM_ENDING):
@@ -377,6 +379,22 @@ cdef int end_of_data(Transport self) except -1:
     return stream_hand_eof(self)
 
 
+cdef int look_again(Transport self) except -1:
+    """A pause has ended and nobody asks for data: the end may have come in the pause, and was not told."""
+    cdef le_stream *io = &self.io
+    if not io.flags & LE_STREAM_BEGUN or io.flags & (LE_STREAM_EOF | LE_STREAM_CLOSING | LE_STREAM_ENDING):
+        return 0
+    if self.filter is not None:
+        io.flags |= LE_STREAM_GATHERED  # it looks at what it has, and receives where it has to
+    elif not io.flags & LE_STREAM_HUNG and not io.many.is_over:
+        if not le_op_is_out(&io.many.hangup):  # it has told of the end while somebody asked for data
+            self.core.sqe.fd = io.fd
+            op_start(self.owner, &io.many.hangup)
+        return 0
+    le_stream_collect(io)
+    return stream_changed(self)
+
+
 cdef int look_for_end(Transport self) except -1:
     """The other end may have gone, while nothing is received."""
     cdef le_stream *io = &self.io
@@ -392,24 +410,28 @@ cdef int look_for_end(Transport self) except -1:
     op_stop(self.owner, &self.core.op)  # it may have taken data that have not been seen yet
     if le_op_is_out(&self.core.op):
         return 0
-    io.flags &= ~<uint32_t>LE_STREAM_HUNG
     self.owner.core.other_syscalls += 1
-    count = recv(io.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT)
+    if io.flags & LE_STREAM_NO_SOCKET:
+        count = 0 if is_at_end(io.fd) else 1
+    else:
+        count = recv(io.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT)
+    if count == 0 and self.is_paused:
+        return 0  # it is told when the pause ends
+    io.flags &= ~<uint32_t>LE_STREAM_HUNG
     if count < 0 and errno != EAGAIN:
         return stream_fail(self, errno)
-    if count == 0 and not self.is_paused:
+    if count == 0:
         io.many.is_over = True
         io.many.outcome = 0
         return end_of_data(self)
     return 0
 
 
-cdef int stream_notice_end(Transport self) except -1:
-    """Nothing was asked for, nothing is there, and nothing will come: it is told in this iteration."""
-    self.io.many.is_over = True
-    self.io.many.outcome = 0
-    le_stream_collect(&self.io)
-    return stream_changed(self)
+cdef bint is_at_end(int fd) noexcept:
+    """Whether nobody writes to a pipe any more, and nothing is left in it."""
+    cdef pollfd asked
+    asked.fd, asked.events, asked.revents = fd, POLLIN, 0
+    return poll(&asked, 1, 0) == 1 and not asked.revents & POLLIN
 
 
 # -- The end of the loop --------------------------------------------------------------------------------------------

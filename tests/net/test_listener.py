@@ -211,6 +211,74 @@ def test_fds_are_short(loop, server, is_told, caplog):
     loop.on_error = None
 
 
+@contextlib.contextmanager
+def pauses(loop, listener):
+    """A function that has the listener paused in the next iteration, before what has happened to it is dispatched."""
+    fd = os.eventfd(0, os.EFD_CLOEXEC)
+    try:
+        watcher = loop.io(fd, "r", lambda watcher, events: (listener.pause(), watcher.destroy()), priority=1)
+        settle(loop)
+        yield lambda: os.eventfd_write(fd, 1)
+        watcher.destroy()
+    finally:
+        os.close(fd)
+
+
+def test_fds_are_short_where_a_pause_begins(loop, server):
+    told = []
+    loop.on_error = lambda source, error: told.append(error.errno)
+    listener = loop.listen(("127.0.0.1", 0), server)
+    clients = [socket.socket() for _ in range(3)]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with pauses(loop, listener) as pause:
+        listener.pause()
+        settle(loop)
+        # A loop that sleeps takes two for itself.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit_leaving(2), limits[1]))
+        try:
+            listener.resume()
+            loop.run_once(0)  # the kernel notes the limit when the request is made
+            for client in clients:
+                client.connect(listener.sockname)
+            pause()
+            run_until(loop, listener.is_paused)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    settle(loop)
+    assert server.streams == []
+    listener.resume()
+    run_until(loop, lambda: len(server.streams) == 3)
+    for client in clients:
+        client.close()
+    listener.close()
+    assert set(told) <= {errno.EMFILE}
+    loop.on_error = None
+
+
+def test_accepting_fails_where_a_pause_begins(loop, server):
+    ends = []
+    listener = loop.listen(("127.0.0.1", 0), server)
+    listener.on_close = lambda listener, error: ends.append(error.errno)
+    with pauses(loop, listener) as pause:
+        listener.socket.shutdown(socket.SHUT_RD)
+        pause()
+        run_until(loop, listener.is_paused)
+    settle(loop)
+    assert ends == []
+    listener.resume()
+    finish(loop)
+    assert ends == [errno.EINVAL]
+
+
+def test_the_socket_of_a_listener_that_was_given_an_fd(loop, server):
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        listener = loop.listen(given.fileno(), server)
+        assert listener.socket.getsockname() == given.getsockname()
+        listener.close()
+        assert listener.socket is None
+        finish(loop)
+
+
 def test_an_exception_in_on_connect(loop):
     told, ends = [], []
     loop.on_error = lambda source, error: told.append((source, str(error)))

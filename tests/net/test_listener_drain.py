@@ -275,8 +275,8 @@ def test_drain_takes_the_queue_of_a_socket_that_was_given(loop, server, family, 
         listener.drain(take_queue=True)
         run_until(loop, listener.is_closed)
         assert given.fileno() >= 0
-        assert given.getblocking() is is_blocking
-        assert os.get_blocking(given.fileno()) is is_blocking
+        # Others who have it may be in the middle of accepting: what it is like is not put back.
+        assert not os.get_blocking(given.fileno())
         for stream, client in zip(server.streams, clients, strict=True):
             assert is_served(loop, stream, client)
     finish(loop)

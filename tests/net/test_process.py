@@ -290,6 +290,27 @@ def test_what_it_has_started_keeps_the_pipes(loop, tmp_path):
         assert heard.errors == [None]
 
 
+@pytest.mark.parametrize("only_eof", [False, True])
+@pytest.mark.parametrize("script", ["(read x <{}) & exit 0", "exec 1>&-; read x <{}", "read x <{}; exit 0"])
+def test_the_end_of_a_pipe_is_noticed_when_it_comes(loop, tmp_path, script, only_eof):
+    """Before the end of the process, with it, or after it, and whether or not somebody asks for data."""
+    with gate(tmp_path) as (path, let_go):
+        process = shell(loop, script.format(path), stdout=PIPE)
+        heard = Heard(process.stdout, eof=only_eof)
+        process.stdout.on_data = None
+        if script.startswith("exec"):
+            run_until(loop, lambda: heard.is_over)
+            assert process.returncode is None
+        else:
+            settle(loop)
+            assert heard.calls == []
+        let_go()
+        finish(loop)
+        assert heard.calls == (["eof", "close"] if only_eof else ["close"])
+        assert heard.errors == [None]
+        assert process.returncode == 0
+
+
 @pytest.mark.parametrize("paused", [False, True])
 def test_a_pipe_that_nobody_listens_to(loop, paused):
     """It is closed when nothing can come any more, so that the loop ends; not where somebody has paused it."""

@@ -291,8 +291,10 @@ def test_ten_thousand_idle_connections(timeout):
     result = run_script(PREAMBLE + IDLE, count, timeout).check(None)
     idle, talked, growth = map(float, result.stdout.split())
     print(f"{idle:.0f} bytes each, {talked:.0f} after some talk; {growth:.0f} bytes in all from then on")
-    assert 0 < idle <= 1024
-    assert talked <= 1024
+    # What the process itself needs more, pages that are only begun, is the share of few in a small run.
+    most = 1024 + (0 if count == 10_000 else (512 << 10) / count)
+    assert 0 < idle <= most
+    assert talked <= most
     assert growth <= 512 << 10
 
 

@@ -14,6 +14,7 @@ from _support import finish, made_loop, run_until
 
 from linux_event import Loop, LoopClosedError, WrongThreadError
 from linux_event.cancellation import CancelledError
+from linux_event.net.stream import stream_of_fd
 
 
 @pytest.fixture(params=FAMILIES)
@@ -84,6 +85,56 @@ def test_both_directions_end(loop, both, first):
     assert got == [said]
     assert [call for call in heard.calls if call != "drain"] == ["eof", "close"]
     assert heard.errors == [None]
+
+
+@pytest.mark.parametrize("size", [10, 60000, 3 << 20])
+@pytest.mark.parametrize("how", ["no on_data", "pause, then none", "pause and none", "pause"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_the_end_comes_when_nobody_asks_for_data(loop, both, size, how, at_once):
+    """In a pause, or not; it is told when the pause has ended."""
+    stream, peer = both
+    said = os.urandom(size)
+    heard = Heard(stream)
+
+    def on_data(stream, data):
+        heard.on_data(stream, data)
+        if len(heard.data) == size:
+            if how.startswith("pause"):
+                stream.pause_reading()
+            if how in ("no on_data", "pause and none"):
+                stream.on_data = None
+
+    stream.on_data = on_data
+    sender = threading.Thread(target=lambda: (peer.sendall(said), at_once and peer.shutdown(socket.SHUT_WR)))
+    sender.start()
+    run_until(loop, lambda: len(heard.data) == size)
+    sender.join()
+    if not at_once:
+        settle(loop)
+        peer.shutdown(socket.SHUT_WR)
+    settle(loop)
+    if how.startswith("pause"):
+        assert "eof" not in heard.calls
+        if how == "pause, then none":
+            stream.on_data = None
+        stream.resume_reading()
+    run_until(loop, lambda: "eof" in heard.calls)
+    assert heard.data == said
+
+
+def test_the_other_end_receives_no_more(loop):
+    """It has not gone, so that no end of the data will come."""
+    a, b = socket.socketpair()
+    with b:
+        stream = stream_of_fd(loop, a.detach())
+        heard = Heard(stream)
+        settle(loop)
+        b.shutdown(socket.SHUT_RD)
+        assert stream.write(bytes(300000)) is False
+        assert stream.write(b"x") is False
+        finish(loop)
+        assert heard.calls == ["close"]
+        assert [type(error) for error in heard.errors] == [BrokenPipeError]
 
 
 def test_abort_drops_what_is_queued(loop, both):

@@ -132,6 +132,24 @@ def test_half_close(loop, behind):
         assert heard.errors == [None]
 
 
+@pytest.mark.parametrize("way", ["goodbye", "cut"])
+def test_the_end_comes_in_a_pause_and_nobody_asks_for_data(loop, way):
+    with shaken(loop) as (heard, wire):
+        heard.stream.pause_reading()
+        heard.stream.on_data = None
+        settle(loop)
+        if way == "goodbye":
+            wire.say_goodbye()
+        else:
+            wire.sock.shutdown(socket.SHUT_WR)
+        settle(loop)
+        assert heard.calls == []
+        heard.stream.resume_reading()
+        run_until(loop, lambda: heard.calls)
+        assert heard.calls == ["eof" if way == "goodbye" else "close"]
+        heard.stream.abort()
+
+
 def test_half_close_while_there_is_a_pause(loop):
     """What came before is not lost: ssl cannot say goodbye with data before it."""
     with shaken(loop) as (heard, wire):
