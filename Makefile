@@ -34,8 +34,10 @@ COVERAGE_MINIMUM := 95
 # What looks at the sources or runs the benchmarks says the same on every build.
 # The tests of the build make copies of the sources and build these: they would
 # do the same beside every variant, but not with another interpreter.
-ANOTHER := --ignore=tests/test_source.py --ignore-glob='tests/test_benchmark*.py'
-VARIANT := $(ANOTHER) --ignore=tests/test_build.py
+ANOTHER := --ignore-glob='*/test_source.py' --ignore-glob='*/test_benchmark*.py'
+VARIANT := $(ANOTHER) --ignore-glob='*/test_build.py'
+# The wheel brings no examples.
+INSTALLED := $(VARIANT) --ignore-glob='*/test_example*.py'
 
 STRICT_C := -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-function
 
@@ -134,7 +136,7 @@ wheel: test-packages $(ENVIRONMENT)/build.installed ## build source archive and 
 	LE_TEST_SCALE=$(VERSIONS_SCALE) $(MAKE) -C build/wheel/empty -f $(CURDIR)/Makefile test-installed VENV=$(CURDIR)/build/wheel/venv
 
 test-installed:
-	$(PYTEST) -c ../tree/pyproject.toml --rootdir ../tree $(PYTEST_ARGS) ../tree/tests
+	$(PYTEST) -c ../tree/pyproject.toml --rootdir ../tree $(INSTALLED) $(PYTEST_ARGS) ../tree/tests
 
 check: ## everything: what a change must pass
 	@for check in $(CHECKS_FIRST); do \
