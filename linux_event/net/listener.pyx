@@ -53,10 +53,9 @@ cdef class Listener(Acceptor):
         was given, ``is_closed()`` is True, and ``on_close`` is called. Streams are not concerned: ``connections`` says how many
         are left. ``pause`` and ``resume`` do nothing any more; ``close`` ends it at once.
 
-        :param take_queue: a bool. True: as told. Whoever has a copy of the socket gets no connections from it any more, and it does
-            not block any more. False:
-            the queue is left to those who accept from the same socket, and nobody is kept out; only what the listener has
-            accepted is handed over. None: False for a socket that was given, True for others.
+        :param take_queue: a bool. True: as told. Whoever has a copy of the socket gets no connections from it any more, and it
+            does not block any more. False: the queue is left to those who accept from the same socket, and nobody is kept out;
+            only what the listener has accepted is handed over. None: False for a socket that was given, True for others.
 
         What becomes of those who come too late, where the queue is taken:
 
