@@ -36,8 +36,9 @@ COVERAGE_MINIMUM := 95
 # do the same beside every variant, but not with another interpreter.
 ANOTHER := --ignore-glob='*/test_source.py' --ignore-glob='*/test_benchmark*.py'
 VARIANT := $(ANOTHER) --ignore-glob='*/test_build.py'
-# The wheel brings no examples.
-INSTALLED := $(VARIANT) --ignore-glob='*/test_example*.py'
+# The examples, which take a quarter of the time, are run as they are, and with
+# line tracing and sanitizers.
+WITHOUT_EXAMPLES := --ignore-glob='*/test_example*.py'
 
 STRICT_C := -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-function
 
@@ -86,7 +87,7 @@ coverage: test-packages $(ENVIRONMENT)/dev.installed ## measure how many lines o
 verify: test-packages $(ENVIRONMENT)/test.installed ## run the tests on the build that checks every invariant
 	$(VENV_PYTHON) tools/copy_tree.py build/verify
 	cd build/verify && LE_VERIFY=1 $(BUILD)
-	cd build/verify && LE_TEST_SCALE=$(VERIFY_SCALE) $(PYTEST) $(VARIANT) $(PYTEST_ARGS)
+	cd build/verify && LE_TEST_SCALE=$(VERIFY_SCALE) $(PYTEST) $(VARIANT) $(WITHOUT_EXAMPLES) $(PYTEST_ARGS)
 
 # The interpreter itself is not instrumented: the sanitizers' libraries must be
 # loaded before it, and what it leaves allocated at exit is not ours to report.
@@ -119,7 +120,7 @@ versions: test-packages $(ENVIRONMENT)/build.installed ## build and test on ever
 		echo "== $$name: $$python"; \
 		$(VENV_PYTHON) tools/copy_tree.py build/$$name && \
 		LE_TEST_SCALE=$(VERSIONS_SCALE) $(MAKE) -C build/$$name test PYTHON=$$python VENV=.venv \
-			PYTEST_ARGS="$(ANOTHER) $(PYTEST_ARGS)" </dev/null || exit 1; \
+			PYTEST_ARGS="$(ANOTHER) $(WITHOUT_EXAMPLES) $(PYTEST_ARGS)" </dev/null || exit 1; \
 	done <$(ENVIRONMENT)/other-pythons.txt
 
 wheel: test-packages $(ENVIRONMENT)/build.installed ## build source archive and wheel, test the wheel from an empty folder
@@ -136,7 +137,7 @@ wheel: test-packages $(ENVIRONMENT)/build.installed ## build source archive and 
 	LE_TEST_SCALE=$(VERSIONS_SCALE) $(MAKE) -C build/wheel/empty -f $(CURDIR)/Makefile test-installed VENV=$(CURDIR)/build/wheel/venv
 
 test-installed:
-	$(PYTEST) -c ../tree/pyproject.toml --rootdir ../tree $(INSTALLED) $(PYTEST_ARGS) ../tree/tests
+	$(PYTEST) -c ../tree/pyproject.toml --rootdir ../tree $(VARIANT) $(WITHOUT_EXAMPLES) $(PYTEST_ARGS) ../tree/tests
 
 check: ## everything: what a change must pass
 	@for check in $(CHECKS_FIRST); do \
