@@ -41,7 +41,8 @@ VARIANT := $(ANOTHER) --ignore-glob='*/test_build.py'
 WITHOUT_EXAMPLES := --ignore-glob='*/test_example*.py'
 # The wheel holds the same code: what looks at it as a whole is enough, and one
 # folder of tests.
-OF_THE_WHEEL := --ignore-glob='*/tests/operations' --ignore-glob='*/tests/watchers'
+OF_THE_WHEEL := $(subst */,../tree/tests/,$(VARIANT) $(WITHOUT_EXAMPLES)) \
+	--ignore=../tree/tests/operations --ignore=../tree/tests/watchers
 
 STRICT_C := -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-function
 
@@ -140,8 +141,7 @@ wheel: test-packages $(ENVIRONMENT)/build.installed ## build source archive and 
 	LE_TEST_SCALE=$(VERSIONS_SCALE) $(MAKE) -C build/wheel/empty -f $(CURDIR)/Makefile test-installed VENV=$(CURDIR)/build/wheel/venv
 
 test-installed:
-	$(PYTEST) -c ../tree/pyproject.toml --rootdir ../tree $(VARIANT) $(WITHOUT_EXAMPLES) $(OF_THE_WHEEL) $(PYTEST_ARGS) \
-		../tree/tests
+	$(PYTEST) -c ../tree/pyproject.toml --rootdir ../tree $(OF_THE_WHEEL) $(PYTEST_ARGS) ../tree/tests
 
 check: ## everything: what a change must pass
 	@for check in $(CHECKS_FIRST); do \
