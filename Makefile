@@ -31,19 +31,28 @@ COVERAGE_SCALE ?= 0.1
 VERSIONS_SCALE ?= 0.2
 COVERAGE_MINIMUM := 95
 
+# What looks at the sources or runs the benchmarks says the same on every build.
 # The tests of the build make copies of the sources and build these: they would
-# do the same beside every variant.
-VARIANT := --ignore tests/test_build.py
+# do the same beside every variant, but not with another interpreter.
+ANOTHER := --ignore-glob='*/test_source.py' --ignore-glob='*/test_benchmark*.py'
+VARIANT := $(ANOTHER) --ignore-glob='*/test_build.py'
+# The examples, which take a quarter of the time, are run as they are, and with
+# line tracing and sanitizers.
+WITHOUT_EXAMPLES := --ignore-glob='*/test_example*.py'
+# The wheel holds the same code: what looks at it as a whole is enough, and one
+# folder of tests.
+OF_THE_WHEEL := $(subst */,../tree/tests/,$(VARIANT) $(WITHOUT_EXAMPLES)) \
+	--ignore=../tree/tests/operations --ignore=../tree/tests/watchers
 
 STRICT_C := -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-function
 
 # The first ones one after the other, because they share the build in place; the
 # others, each with a build of its own, side by side.
 CHECKS_FIRST := test lint typing
-CHECKS_BESIDE := versions coverage asan verify wheel
+CHECKS_BESIDE := versions coverage asan verify wheel bench-guard
 
-.PHONY: help demo test bench bench-quick coverage verify asan lint typing wheel versions check build clean distclean \
-	packages test-packages
+.PHONY: help demo test bench bench-quick bench-guard coverage verify asan lint typing wheel versions check build clean distclean \
+	packages test-packages guard-packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -57,11 +66,14 @@ test: test-packages build $(ENVIRONMENT)/test.installed ## install what is missi
 build: packages $(ENVIRONMENT)/build.installed ## build the extensions in place
 	$(BUILD)
 
-bench: build $(ENVIRONMENT)/bench.installed ## compare with other event loops (about ten minutes)
+bench: test-packages build $(ENVIRONMENT)/bench.installed ## compare with other event loops (ten to fifteen minutes)
 	$(VENV_PYTHON) -m benchmarks
 
-bench-quick: build $(ENVIRONMENT)/bench.installed ## the same with fewer rounds (about a minute)
+bench-quick: test-packages build $(ENVIRONMENT)/bench.installed ## the same with fewer rounds (about a minute)
 	$(VENV_PYTHON) -m benchmarks --quick
+
+bench-guard: guard-packages build ## count instructions and system calls per event: none may have grown
+	$(VENV_PYTHON) -m benchmarks.guard
 
 # Each variant of the build has a copy of the tree of its own, so that none
 # disturbs the build in place.
@@ -79,7 +91,7 @@ coverage: test-packages $(ENVIRONMENT)/dev.installed ## measure how many lines o
 verify: test-packages $(ENVIRONMENT)/test.installed ## run the tests on the build that checks every invariant
 	$(VENV_PYTHON) tools/copy_tree.py build/verify
 	cd build/verify && LE_VERIFY=1 $(BUILD)
-	cd build/verify && LE_TEST_SCALE=$(VERIFY_SCALE) $(PYTEST) $(VARIANT) $(PYTEST_ARGS)
+	cd build/verify && LE_TEST_SCALE=$(VERIFY_SCALE) $(PYTEST) $(VARIANT) $(WITHOUT_EXAMPLES) $(PYTEST_ARGS)
 
 # The interpreter itself is not instrumented: the sanitizers' libraries must be
 # loaded before it, and what it leaves allocated at exit is not ours to report.
@@ -111,7 +123,8 @@ versions: test-packages $(ENVIRONMENT)/build.installed ## build and test on ever
 	while read -r name python; do \
 		echo "== $$name: $$python"; \
 		$(VENV_PYTHON) tools/copy_tree.py build/$$name && \
-		LE_TEST_SCALE=$(VERSIONS_SCALE) $(MAKE) -C build/$$name test PYTHON=$$python VENV=.venv </dev/null || exit 1; \
+		LE_TEST_SCALE=$(VERSIONS_SCALE) $(MAKE) -C build/$$name test PYTHON=$$python VENV=.venv \
+			PYTEST_ARGS="$(ANOTHER) $(WITHOUT_EXAMPLES) $(PYTEST_ARGS)" </dev/null || exit 1; \
 	done <$(ENVIRONMENT)/other-pythons.txt
 
 wheel: test-packages $(ENVIRONMENT)/build.installed ## build source archive and wheel, test the wheel from an empty folder
@@ -128,7 +141,7 @@ wheel: test-packages $(ENVIRONMENT)/build.installed ## build source archive and 
 	LE_TEST_SCALE=$(VERSIONS_SCALE) $(MAKE) -C build/wheel/empty -f $(CURDIR)/Makefile test-installed VENV=$(CURDIR)/build/wheel/venv
 
 test-installed:
-	$(PYTEST) -c ../tree/pyproject.toml --rootdir ../tree $(PYTEST_ARGS) ../tree/tests
+	$(PYTEST) -c ../tree/pyproject.toml --rootdir ../tree $(OF_THE_WHEEL) $(PYTEST_ARGS) ../tree/tests
 
 check: ## everything: what a change must pass
 	@for check in $(CHECKS_FIRST); do \
@@ -152,6 +165,9 @@ packages:
 
 test-packages:
 	@tools/system_packages.sh $(PYTHON) test
+
+guard-packages:
+	@tools/system_packages.sh $(PYTHON) guard
 
 $(VENV_PYTHON): | packages
 	$(PYTHON) -m venv $(ENVIRONMENT)

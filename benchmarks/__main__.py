@@ -2,28 +2,28 @@
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-import time
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from . import kernel, record, syscalls, tables
-from .catalogue import JOBS, ROWS, WALL_ROWS
-from .peers import OURS, PEERS
-from .runner import Outcome, available, choose_cpu, run_rounds
+from . import record, tables
+from .catalogue import JOBS, ROWS, WALL_ROWS, Row
+from .peers import OURS
+from .runner import choose_cpu
+from .servers import cases
+from .servers.cases import CASES
+from .session import ALL_PEERS, FULL_ROUNDS, QUICK_ROUNDS, Session
+from .summary import Result
 
 RESULTS = Path(__file__).resolve().parent / "results"
-FULL_ROUNDS, QUICK_ROUNDS = 11, 3
-TABLE_WIDTH = 170
+TABLE_WIDTH = 190
 TABLES = {
     "Processor time and memory per operation, medians": ROWS,
     "Elapsed time per operation, medians": WALL_ROWS,
+    **cases.TABLES,
 }
 TITLES = {
     "pipe_ping": "pipe ping",
@@ -33,6 +33,9 @@ TITLES = {
     "write_small": "write_file",
     "accept_close": "accept + close",
     "ping_64": "there and back, 64 B",
+    "udp_64": "UDP echo",
+    "udp_one": "UDP echo, one at a time",
+    **{case.name: case.title for case in CASES.values()},
 }
 
 
@@ -47,7 +50,7 @@ def main() -> int:
             _draw(console, run, options.picture)
         return 0
     cpu = choose_cpu() if options.cpu is None else options.cpu
-    run = _measure(console, options, cpu)
+    run = Session(console, options, cpu).run()
     name = options.name or ("quick" if options.quick else "full")
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / f"{name}.json"
@@ -63,10 +66,12 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Compare linux_event with other event loops."
     )
-    parser.add_argument("--quick", action="store_true", help="smaller sizes, under a minute")
+    parser.add_argument("--quick", action="store_true", help="smaller sizes and fewer rounds, about a minute")
     parser.add_argument("--rounds", type=int, help=f"default {FULL_ROUNDS}, with --quick {QUICK_ROUNDS}")
-    parser.add_argument("--only", nargs="+", choices=JOBS, metavar="WORKLOAD", help=f"of {', '.join(JOBS)}")
-    parser.add_argument("--peers", nargs="+", choices=PEERS, metavar="PEER", help=f"of {', '.join(PEERS)}")
+    parser.add_argument(
+        "--only", nargs="+", choices=[*JOBS, *CASES], metavar="WORKLOAD", help=f"of {', '.join([*JOBS, *CASES])}"
+    )
+    parser.add_argument("--peers", nargs="+", choices=ALL_PEERS, metavar="PEER", help=f"of {', '.join(ALL_PEERS)}")
     parser.add_argument("--cpu", type=int, help="the core to measure on, default the last")
     parser.add_argument("--no-strace", action="store_true", help="do not count system calls")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
@@ -77,70 +82,13 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measure(console: Console, options: argparse.Namespace, cpu: int) -> dict[str, Any]:
-    # What this process does between measurements stays off the measured core.
-    others = os.sched_getaffinity(0) - {cpu}
-    versions, missing = available(options.peers or PEERS, cpu)
-    if others:
-        os.sched_setaffinity(0, others)
-    for peer, reason in missing.items():
-        console.print(f"[bold red]{peer} is left out:[/] {reason}")
-    if not versions:
-        raise SystemExit("no peer works here")
-    sizes = {name: job.quick if options.quick else job.full for name, job in JOBS.items()}
-    sizes = {name: size for name, size in sizes.items() if not options.only or name in options.only}
-    rounds = options.rounds or (QUICK_ROUNDS if options.quick else FULL_ROUNDS)
-    begin = time.monotonic()
-    outcome = _run_with_progress(console, sizes, list(versions), rounds, cpu)
-    counted = [job for job in (syscalls.JOBS[:1] if options.quick else syscalls.JOBS) if job in sizes]
-    if options.no_strace:
-        calls, strace_failures = {}, []
-    elif not syscalls.have_strace():
-        calls, strace_failures = {}, ["strace is not installed: system calls not counted"]
-    else:
-        with console.status("counting system calls"):
-            calls, strace_failures = syscalls.count_all(versions, cpu, counted)
-            # A peer that has no such operation starts and ends, and that is all.
-            calls = {
-                job: {peer: calls for peer, calls in by_peer.items() if peer not in outcome.not_offered.get(job, {})}
-                for job, by_peer in calls.items()
-            }
-    in_c, kernel_failures = {}, []
-    if "pipe_ping" in sizes:
-        try:
-            with console.status("the pipe ping in C"):
-                in_c = kernel.measure(10 * sizes["pipe_ping"], rounds, cpu)
-        except (kernel.NoCompiler, subprocess.CalledProcessError) as failure:
-            kernel_failures.append(f"pipe ping in C: {failure}")
-    return record.make(outcome, versions, missing, sizes, cpu, time.monotonic() - begin) | {
-        "syscalls_per_event": calls,
-        "pipe_ping_in_c": {method: asdict(spread) for method, spread in in_c.items()},
-        "failures_beside": strace_failures + kernel_failures,
-    }
-
-
-def _run_with_progress(console: Console, sizes: dict[str, int], peers: list[str], rounds: int, cpu: int) -> Outcome:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("measuring", total=rounds * len(sizes) * len(peers))
-        return run_rounds(
-            sizes, peers, rounds, cpu, lambda text: progress.update(task, advance=1, description=f"{text:<32}")
-        )
-
-
 def _print_report(console: Console, run: dict[str, Any]) -> None:
     peers = list(run["peers"])
     # A table that is cut off at the edge tells less than one that is wrapped by the terminal.
     console = Console(width=max(console.width, TABLE_WIDTH))
     console.print(record.caption(run))
-    for title, rows in TABLES.items():
-        tables.print_results(console, title, record.results(run, rows), peers)
+    for title, results in _results(run):
+        tables.print_results(console, title, results, _with_values(results, peers))
     if run["syscalls_per_event"]:
         tables.print_syscalls(console, run["syscalls_per_event"], TITLES, peers)
     console.print(_in_c(run))
@@ -153,10 +101,20 @@ def _print_report(console: Console, run: dict[str, Any]) -> None:
 def _print_markdown(run: dict[str, Any]) -> None:
     peers = list(run["peers"])
     print(f"{record.caption(run)}\n")
-    for title, rows in TABLES.items():
-        print(f"{title}:\n\n{tables.markdown_results(record.results(run, rows), peers)}")
+    for title, results in _results(run):
+        print(f"{title}:\n\n{tables.markdown_results(results, _with_values(results, peers))}")
     print(f"System calls per event:\n\n{tables.markdown_syscalls(run['syscalls_per_event'], TITLES, peers)}")
     print(_in_c(run))
+
+
+def _results(run: dict[str, Any]) -> list[tuple[str, list[Result]]]:
+    """Return the tables that the run has something for."""
+    found = ((title, record.results(run, rows)) for title, rows in TABLES.items())
+    return [(title, results) for title, results in found if results]
+
+
+def _with_values(results: list[Result], peers: list[str]) -> list[str]:
+    return [peer for peer in peers if any(peer in result.values for result in results)]
 
 
 def _in_c(run: dict[str, Any]) -> str:
@@ -168,13 +126,24 @@ def _in_c(run: dict[str, Any]) -> str:
 
 def _draw(console: Console, run: dict[str, Any], path: Path) -> None:
     try:
-        from . import picture
+        from . import curves, picture
     except ImportError as error:
         console.print(f"no picture: {error}")
         return
-    shown = {result.row.key: result for result in record.results(run, ROWS) if result.values}
-    picture.draw(shown, list(run["peers"]), record.caption(run), path)
-    console.print(f"written: {path}")
+    themes: dict[str, tuple[Sequence[Row], Sequence[str]]] = {"": (ROWS, picture.BARS)}
+    themes |= {f"-{name}": ((*cases.CPU_ROWS, *cases.LATENCY_ROWS), keys) for name, keys in cases.PICTURES.items()}
+    for ending, (rows, keys) in themes.items():
+        results = [result for result in record.results(run, rows) if result.values]
+        if any(result.row.key in keys for result in results):
+            file = path.with_stem(path.stem + ending)
+            shown = {result.row.key: result for result in results}
+            picture.draw(shown, list(run["peers"]), record.caption(run), file, keys)
+            console.print(f"written: {file}")
+    shown = {result.row.key: result for result in record.results(run, (*ROWS, *cases.CPU_ROWS)) if result.values}
+    if curves.possible(shown):
+        file = path.with_stem(f"{path.stem}-curves")
+        curves.draw(shown, list(run["peers"]), record.caption(run), file)
+        console.print(f"written: {file}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .summary import Spread
 
-SOURCE = Path(__file__).resolve().parent / "pipe_ping.c"
+SOURCE = Path(__file__).resolve().parent / "native" / "pipe_ping.c"
 METHODS = ("none", "poll", "epoll", "io_uring")
 
 
@@ -18,19 +18,23 @@ class NoCompiler(Exception):
     """The program cannot be built here; the text says why."""
 
 
-@contextmanager
-def built() -> Iterator[Path]:
-    """Compile the program; the path is valid within the block. Raises NoCompiler."""
+def compiled(source: Path, program: Path) -> Path:
+    """Compile one file of C, which may use liburing, and return the program. Raises NoCompiler."""
     compiler = os.environ.get("CC", "cc").split()
     if shutil.which(compiler[0]) is None:
         raise NoCompiler(f"no C compiler {compiler[0]!r}")
+    command = [*compiler, "-std=gnu11", "-O2", "-o", str(program), str(source), "-luring"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise NoCompiler((done.stderr.strip().splitlines() or ["unknown error"])[0])
+    return program
+
+
+@contextmanager
+def built() -> Iterator[Path]:
+    """Compile the pipe ping; the path is valid within the block. Raises NoCompiler."""
     with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder, "pipe_ping")
-        command = [*compiler, "-std=gnu11", "-O2", "-o", str(program), str(SOURCE), "-luring"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise NoCompiler((done.stderr.strip().splitlines() or ["unknown error"])[0])
-        yield program
+        yield compiled(SOURCE, Path(folder, "pipe_ping"))
 
 
 def measure(events: int, rounds: int, cpu: int, on_progress: Callable[[], None] = lambda: None) -> dict[str, Spread]:

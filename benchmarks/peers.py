@@ -48,6 +48,11 @@ class Peer:
 
 FLOOR = Peer("no loop", "floor:Floor")
 
+# Servers in C, which `benchmarks.servers` starts, and Redis.
+C_URING, C_EPOLL, REDIS = "C liburing", "C epoll", "redis-server"
+# What no loop for Python can be measured by: the work without a loop, or without Python.
+FLOORS = frozenset((FLOOR.name, C_URING, C_EPOLL, REDIS))
+
 PEERS = {
     peer.name: peer
     for peer in (

@@ -1,5 +1,6 @@
 """The picture of a run: a small chart per workload, drawn by matplotlib."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,11 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .catalogue import BestPeerTarget, OwnTarget, PeerTarget
-from .peers import FLOOR, OURS
+from .peers import FLOORS, OURS
 from .summary import Result
 from .tables import number
 
 COLUMNS = 4
+CAPTION_WIDTH = 170
 OURS_COLOUR = "#0072b2"
 PEER_COLOUR = "#9aa5b1"
 TARGET_COLOUR = "#d55e00"
@@ -39,17 +41,20 @@ BARS = (
     "ping_100k",
     "spawn_1",
     "spawn_16",
+    "communicate_64k",
     "resolve_numeric",
     "resolve_local",
+    "memory_per_connection",
     "memory_per_timer",
     "memory_per_watcher",
     "import_time",
     "create_loop",
 )
-FDS = {10: "fds_10", 1000: "fds_1000", 10000: "fds_10000"}
 
 
-def draw(results: dict[str, Result], peers: Sequence[str], caption: str, path: Path) -> None:
+def draw(
+    results: dict[str, Result], peers: Sequence[str], caption: str, path: Path, bars: Sequence[str] = BARS
+) -> None:
     """Draw the results as a PNG file.
 
     Args:
@@ -57,22 +62,21 @@ def draw(results: dict[str, Result], peers: Sequence[str], caption: str, path: P
         peers: the loops in the order of their bars.
         caption: the line below the title, on machine and versions.
         path: where the file goes.
+        bars: the keys of the rows that are drawn, in this order.
     """
-    charts = sum(key in results for key in BARS) + all(key in results for key in FDS.values())
+    charts = sum(key in results for key in bars)
     rows = max(1, -(-charts // COLUMNS))
     # Without pyplot: no window system is asked for.
     figure = Figure(figsize=(4.0 * COLUMNS, 2.5 * rows + 1.0), layout="constrained")
     places = iter(figure.subplots(rows, COLUMNS, squeeze=False).flat)
-    for key in BARS:
+    for key in bars:
         if key in results:
             _draw_bars(next(places), results[key], peers)
-        if key == "pipe_ping" and all(key in results for key in FDS.values()):
-            _draw_fds(next(places), results, [peer for peer in peers if peer != FLOOR.name])
     for unused in places:
         unused.set_axis_off()
     figure.suptitle(
         "Cost per operation, less is better. Bars: median of the rounds; whiskers: smallest and largest; "
-        f"dashed: target.\n{caption}",
+        f"dashed: target.\n{textwrap.fill(caption, CAPTION_WIDTH)}",
         fontsize=11,
     )
     figure.savefig(path, dpi=110)
@@ -86,7 +90,7 @@ def _draw_bars(axes: Axes, result: Result, peers: Sequence[str]) -> None:
         [spread.median - spread.low for spread in spreads],
         [spread.high - spread.median for spread in spreads],
     ]
-    colours = [OURS_COLOUR if peer == OURS else "#e4e7eb" if peer == FLOOR.name else PEER_COLOUR for peer in shown]
+    colours = [OURS_COLOUR if peer == OURS else "#e4e7eb" if peer in FLOORS else PEER_COLOUR for peer in shown]
     axes.barh(shown, medians, color=colours, xerr=whiskers, error_kw={"elinewidth": 1, "ecolor": "#3e4c59"})
     longest = max(spread.high for spread in spreads)
     for position, spread in enumerate(spreads):
@@ -104,25 +108,7 @@ def _draw_bars(axes: Axes, result: Result, peers: Sequence[str]) -> None:
         axes.axvline(limit, color=TARGET_COLOUR, linestyle="--", linewidth=1.2)
     axes.set_xlim(0, max(longest, limit or 0) * 1.2)
     axes.invert_yaxis()
-    _style(axes, f"{result.row.title}, {result.row.unit}")
-
-
-def _draw_fds(axes: Axes, results: dict[str, Result], peers: Sequence[str]) -> None:
-    colours = iter(LINE_COLOURS)
-    for peer in peers:
-        colour = OURS_COLOUR if peer == OURS else next(colours)
-        points = [
-            (count, results[key].values[peer].median) for count, key in FDS.items() if peer in results[key].values
-        ]
-        if points:
-            axes.plot(
-                *zip(*points, strict=True), "o-", label=peer, color=colour, linewidth=2.5 if peer == OURS else 1.2, ms=3
-            )
-    axes.set_xscale("log")
-    axes.set_xticks(list(FDS), [f"{count:,}".replace(",", " ") for count in FDS])
-    axes.set_ylim(bottom=0)
-    axes.legend(fontsize=7, ncols=2, frameon=False, loc="lower left")
-    _style(axes, "event, by fds of which 1 % active, ns")
+    style(axes, f"{result.row.title}, {result.row.unit}")
 
 
 def _limit(result: Result) -> float | None:
@@ -134,7 +120,8 @@ def _limit(result: Result) -> float | None:
     return None
 
 
-def _style(axes: Axes, title: str) -> None:
+def style(axes: Axes, title: str) -> None:
+    """Give a chart its title, and no more ink than it needs."""
     axes.set_title(title, fontsize=10, loc="left")
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)

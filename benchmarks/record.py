@@ -7,6 +7,7 @@ from typing import Any
 from . import machine
 from .catalogue import ROWS, WALL_ROWS, Row
 from .runner import Outcome
+from .servers.cases import TABLES
 from .summary import Result, summarise
 
 
@@ -38,6 +39,7 @@ def make(
         "sizes": sizes,
         "processor_time_and_memory": _as_json(ROWS, outcome),
         "elapsed_time": _as_json(WALL_ROWS, outcome),
+        "servers": {title: _as_json(rows, outcome) for title, rows in TABLES.items()},
         "not_offered": {job: reasons for job, reasons in outcome.not_offered.items() if reasons},
         "failures": outcome.failures,
         "samples": outcome.samples,

@@ -16,6 +16,8 @@ TIMEOUT_SECONDS = 120
 # measurement failed, so that the position in the list is the round.
 Samples = dict[str, dict[str, list[dict[str, float] | None]]]
 
+Measure = Callable[[str, str, int, int], dict[str, Any]]
+
 
 class MeasurementFailed(Exception):
     """A worker did not end well; the text is the end of what it said."""
@@ -79,6 +81,12 @@ class Outcome:
     not_offered: dict[str, dict[str, str]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
+    def add(self, other: "Outcome") -> None:
+        """Take over what another run brought, of other workloads."""
+        self.samples |= other.samples
+        self.not_offered |= other.not_offered
+        self.failures += other.failures
+
 
 def run_rounds(
     sizes: dict[str, int],
@@ -86,6 +94,7 @@ def run_rounds(
     rounds: int,
     cpu: int,
     on_progress: Callable[[str], None] = lambda text: None,
+    measure: Measure | None = None,
 ) -> Outcome:
     """Measure every workload with every peer, `rounds` times.
 
@@ -96,6 +105,7 @@ def run_rounds(
     Args:
         sizes: workload → operations per measurement.
         on_progress: called after each measurement with its name.
+        measure: takes workload, peer, size and core, and returns what `run_worker` does, which is the default.
     """
     outcome = Outcome({job: {peer: [] for peer in peers} for job in sizes}, {job: {} for job in sizes})
     for number in range(rounds):
@@ -103,16 +113,16 @@ def run_rounds(
         order = peers[turn:] + peers[:turn]
         for job, size in sizes.items():
             for peer in order:
-                outcome.samples[job][peer].append(_measure(outcome, job, peer, size, cpu))
+                outcome.samples[job][peer].append(_measure(measure or run_worker, outcome, job, peer, size, cpu))
                 on_progress(f"{job} · {peer}")
     return outcome
 
 
-def _measure(outcome: Outcome, job: str, peer: str, size: int, cpu: int) -> dict[str, float] | None:
+def _measure(measure: Measure, outcome: Outcome, job: str, peer: str, size: int, cpu: int) -> dict[str, float] | None:
     if peer in outcome.not_offered[job]:
         return None
     try:
-        result = run_worker(job, peer, size, cpu)
+        result = measure(job, peer, size, cpu)
     except MeasurementFailed as failure:
         outcome.failures.append(f"{job}, {peer}: {failure}")
         return None

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .catalogue import BestPeerTarget, OwnTarget, PeerTarget, Row
-from .peers import FLOOR, OURS
+from .peers import FLOORS, OURS
 from .runner import Samples
 
 
@@ -74,7 +74,7 @@ def summarise(row: Row, samples: Samples) -> Result:
         for peer, rounds in by_peer.items()
         if (present := [value for value in rounds if value is not None])
     }
-    rivals = [peer for peer in values if peer not in (OURS, FLOOR.name)]
+    rivals = [peer for peer in values if peer not in FLOORS | {OURS}]
     # How much a peer's cost grows says nothing without the cost itself.
     best = None if row.per else min(rivals, key=lambda peer: values[peer].median, default=None)
     if isinstance(row.target, PeerTarget):

@@ -10,7 +10,17 @@ from .runner import MeasurementFailed, run_worker
 
 # Two sizes are run and subtracted, so that what start and end cost drops out.
 SIZES = (500, 2500)
-JOBS = ("pipe_ping", "chained_calls", "fds_1000", "read_small", "write_small", "accept_close", "ping_64")
+JOBS = (
+    "pipe_ping",
+    "chained_calls",
+    "fds_1000",
+    "read_small",
+    "write_small",
+    "accept_close",
+    "ping_64",
+    "udp_64",
+    "udp_one",
+)
 
 LINE = re.compile(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(?P<calls>\d+)\s+(?:\d+\s+)?(?P<name>[a-z]\w*)\s*$", re.MULTILINE)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from .peers import FLOOR, OURS
+from .peers import FLOORS, OURS
 from .summary import Result, Spread
 
 NO_VALUE = "-"
@@ -50,7 +50,7 @@ def print_results(console: Console, title: str, results: Iterable[Result], peers
     table = Table(title=title, title_justify="left", header_style="bold")
     for position, name in enumerate(head(peers)):
         justify = "right" if 2 <= position < 2 + len(peers) else "left"
-        style = {OURS: "bold cyan", FLOOR.name: "dim"}.get(name, "")
+        style = "bold cyan" if name == OURS else "dim" if name in FLOORS else ""
         table.add_column(name, justify=justify, style=style, no_wrap=True)
     for result in results:
         row = cells(result, peers)

@@ -11,6 +11,7 @@ import collections
 import errno
 import os
 import sys
+from concurrent.futures import CancelledError
 
 from linux_event import Loop
 
@@ -81,7 +82,7 @@ class LogWriter:
                 self.is_full = False
                 print("there is room again", file=sys.stderr, flush=True)
             self.write()
-        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             if not self.is_full:
                 self.is_full = True
                 print(f"waiting: {error.strerror}", file=sys.stderr, flush=True)
@@ -143,8 +144,10 @@ def main():
     with Loop() as loop:
 
         def fail(source, error):
-            failures.append(error)
-            loop.stop()
+            # What is on its way when the loop is closed is cancelled: that is no failure.
+            if not isinstance(error, CancelledError):
+                failures.append(error)
+                loop.stop()
 
         loop.on_error = fail
         writer = LogWriter(loop, fd, options.limit, options.retry, options.patience)

@@ -15,6 +15,10 @@ from linux_event import raw as raw
 from linux_event.errors import DestroyedError, LoopClosedError, UringUnavailableError, WrongThreadError
 from linux_event.events import Events
 from linux_event.loop import Loop
+from linux_event.net.datagram import Datagram
+from linux_event.net.listener import Listener
+from linux_event.net.process import Process
+from linux_event.net.stream import Stream
 from linux_event.operation import Operation
 from linux_event.pool import BufferPool
 from linux_event.statistics import Statistics
@@ -32,19 +36,23 @@ from linux_event.watchers.wakeup import Wakeup
 __all__ = [
     "BufferPool",
     "Child",
+    "Datagram",
     "DestroyedError",
     "Events",
     "IOWatcher",
     "Idle",
+    "Listener",
     "Loop",
     "LoopClosedError",
     "MountWatcher",
     "Operation",
     "PathWatcher",
     "Periodic",
+    "Process",
     "Ring",
     "Signal",
     "Statistics",
+    "Stream",
     "Timer",
     "UringUnavailableError",
     "Wakeup",

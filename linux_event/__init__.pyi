@@ -1,6 +1,10 @@
 from .errors import DestroyedError, LoopClosedError, UringUnavailableError, WrongThreadError
 from .events import Events
 from .loop import Loop
+from .net.datagram import Datagram
+from .net.listener import Listener
+from .net.process import Process
+from .net.stream import Stream
 from .operation import Operation
 from .pool import BufferPool
 from .statistics import Statistics
@@ -18,19 +22,23 @@ from .watchers.wakeup import Wakeup
 __all__ = [
     "BufferPool",
     "Child",
+    "Datagram",
     "DestroyedError",
     "Events",
     "IOWatcher",
     "Idle",
+    "Listener",
     "Loop",
     "LoopClosedError",
     "MountWatcher",
     "Operation",
     "PathWatcher",
     "Periodic",
+    "Process",
     "Ring",
     "Signal",
     "Statistics",
+    "Stream",
     "Timer",
     "UringUnavailableError",
     "Wakeup",

@@ -100,7 +100,9 @@ cdef int socket_family(object sock, int fd) except -1:
 
 
 cdef bint socket_is_unix_packet(object sock, int fd) except -1:
-    return socket_family(sock, fd) == AF_UNIX and socket_option(fd, SO_TYPE) != SOCK_STREAM
+    if type(sock) is not int and is_socket_object(sock):
+        return base_family(sock) == AF_UNIX and base_type(sock) != SOCK_STREAM
+    return socket_option(fd, SO_DOMAIN) == AF_UNIX and socket_option(fd, SO_TYPE) != SOCK_STREAM
 
 
 cdef object socket_of_fd(int fd, object listening):

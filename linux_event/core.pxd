@@ -255,6 +255,7 @@ cdef extern from "le_loop.h" nogil:
         le_results results
         le_link pools
         uint64_t waiting
+        le_link to_flush
         le_heap heap
         le_fifo deferred
         le_table watchers
@@ -267,6 +268,9 @@ cdef extern from "le_loop.h" nogil:
         uint64_t active
         uint64_t active_ref
         uint64_t operation_count
+        uint64_t streams
+        uint64_t listeners
+        uint64_t datagrams
         uint64_t requests
         uint64_t own_requests
         uint64_t cancelling
@@ -289,6 +293,10 @@ cdef extern from "le_loop.h" nogil:
         bint is_reordered
         bint is_signalled
         bint is_embedded
+    struct le_flush:
+        le_link link
+        bint (*on_flush)(le_loop *loop, le_flush *flush) noexcept nogil
+    bint le_loop_flush(le_loop *loop)
     void le_loop_init(le_loop *loop)
     void le_loop_free(le_loop *loop)
     ctypedef int (*le_visit)(void *object, void *arg) noexcept nogil
@@ -327,6 +335,7 @@ cdef extern from "le_operation.h" nogil:
         LE_OPERATION_KEPT
         LE_OPERATION_SETTLED
         LE_OPERATION_LENIENT
+        LE_OPERATION_RAISED
     struct le_operation:
         le_watcher head
         le_link link
@@ -381,6 +390,7 @@ cdef extern from "le_many.h" nogil:
         LE_SHORTAGE_NEW
         LE_SHORTAGE_WAITS
     struct le_many:
+        le_link link
         le_op *op
         le_op hangup
         le_pool *pool

@@ -11,6 +11,7 @@ cdef class Engine(Requests):
     cdef object ring_ref    # of uring.pyx: a weak reference to the Ring of this loop
     cdef object small_pool  # of operations.many, once they are needed
     cdef object big_pool
+    cdef object datagram_pool
     cdef object resolver    # of net.resolver, once a name has been asked for
     cdef bint sees_interrupts  # in this run: the pipe is Python's wake-up fd, or the thread is not the main one
     cdef bint is_debugging

@@ -25,11 +25,17 @@ from linux_event.errors import LoopClosedError
 
 cdef extern from *:
     """
-    #define LE_RAISE_CURRENT() (-1)
+    /* Short of memory for a frame, CPython 3.11 loses the exception that passes through it. */
+    static int le_raise_current(void)
+    {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_SystemError, "a callback has failed without an exception");
+        return -1;
+    }
     #define LE_TRAVERSE_SLOT(type) (((PyTypeObject *)(type))->tp_traverse)
     #define LE_SET_TRAVERSE(type, function) (((PyTypeObject *)(type))->tp_traverse = (traverseproc)(function))
     """
-    int LE_RAISE_CURRENT() except -1
+    int le_raise_current() except -1
     ctypedef int (*visitproc)(void *, void *) noexcept nogil
     ctypedef int (*traverseproc)(PyObject *, visitproc, void *) noexcept nogil
     traverseproc LE_TRAVERSE_SLOT(object type)
@@ -219,7 +225,7 @@ cdef class Engine(Requests):
     cdef int report(self, object source) except -1:
         """Hand the exception that is set to on_error; one that is no Exception goes on to the caller of run()."""
         try:
-            LE_RAISE_CURRENT()
+            le_raise_current()
         except Exception as error:
             self.tell(source, error)
         return 0
@@ -326,7 +332,7 @@ cdef class Engine(Requests):
                 if call.args != NULL:
                     Py_DECREF(<object>call.args)
             self.end_operations(with_callbacks)
-            self.small_pool = self.big_pool = self.resolver = None
+            self.small_pool = self.big_pool = self.datagram_pool = self.resolver = None
             while not le_list_is_empty(&self.core.pools):
                 le_link_leave(self.core.pools.next)  # their memory is that of their objects
         return 0

@@ -9,12 +9,19 @@ cdef extern from "<errno.h>" nogil:
         EMSGSIZE
         ENAMETOOLONG
         ENOBUFS
+        ENOTSOCK
         EOPNOTSUPP
 
 cdef extern from "<poll.h>" nogil:
     enum:
+        POLLHUP
         POLLIN
         POLLOUT
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *fds, unsigned long count, int timeout_ms)
 
 cdef extern from "<sys/eventfd.h>" nogil:
     enum:
@@ -36,17 +43,26 @@ cdef extern from "<sys/socket.h>" nogil:
         MSG_CMSG_CLOEXEC
         MSG_DONTWAIT
         MSG_NOSIGNAL
+        MSG_PEEK
         MSG_WAITALL
         MSG_ZEROCOPY
         SCM_RIGHTS
         SHUT_RD
         SHUT_RDWR
+        SHUT_WR
         SOCK_CLOEXEC
+        SOCK_NONBLOCK
         SOCK_STREAM
         SOCK_DGRAM
         SOL_SOCKET
+        SO_ACCEPTCONN
+        SO_BROADCAST
         SO_DOMAIN
+        SO_PROTOCOL
+        SO_REUSEADDR
+        SO_REUSEPORT
         SO_TYPE
+        SOMAXCONN
     ctypedef unsigned socklen_t
     struct sockaddr:
         unsigned short sa_family
@@ -73,6 +89,26 @@ cdef extern from "<sys/socket.h>" nogil:
     size_t CMSG_SPACE(size_t size)
     size_t CMSG_LEN(size_t size)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *length)
+    int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
+    int socket(int family, int type, int protocol)
+    int bind(int fd, const sockaddr *address, socklen_t length)
+    int connect(int fd, const sockaddr *address, socklen_t length)
+    int listen(int fd, int backlog)
+    int getsockname(int fd, sockaddr *address, socklen_t *length)
+    int getpeername(int fd, sockaddr *address, socklen_t *length)
+    int shutdown(int fd, int how)
+    Py_ssize_t recv(int fd, void *buffer, size_t size, int flags)
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    enum:
+        TCP_NODELAY
+
+cdef extern from "<netinet/in.h>" nogil:
+    enum:
+        IPPROTO_IP
+        IPPROTO_IPV6
+        IPPROTO_TCP
+        IPV6_V6ONLY
 
 cdef extern from "<arpa/inet.h>" nogil:
     enum:
@@ -126,6 +162,7 @@ cdef extern from "<sys/stat.h>" nogil:
     bint S_ISREG(unsigned mode)
     bint S_ISDIR(unsigned mode)
     bint S_ISFIFO(unsigned mode)
+    bint S_ISSOCK(unsigned mode)
     struct statx_timestamp:
         int64_t tv_sec
         uint32_t tv_nsec
@@ -178,6 +215,7 @@ cdef extern from "<fcntl.h>" nogil:
         AT_SYMLINK_NOFOLLOW
         F_GETFD
         F_GETFL
+        F_SETPIPE_SZ
         O_APPEND
         O_CLOEXEC
         O_CREAT

@@ -1,15 +1,20 @@
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import stat_result
 from socket import AddressFamily, SocketKind, socket
+from ssl import SSLContext
 from subprocess import Popen
 from types import TracebackType
-from typing import Any, Literal, Self, SupportsIndex, TypeAlias, TypeVarTuple, overload
+from typing import IO, Any, Literal, Self, SupportsIndex, TypeAlias, TypeVarTuple, overload
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, StrOrBytesPath, WriteableBuffer
 
 from .chain import Chain
 from .engine import Engine
 from .events import Events
+from .net.datagram import Datagram
+from .net.listener import Listener
+from .net.process import Process
+from .net.stream import Stream
 from .operation import Operation, _Both, _Failure, _Success
 from .pool import BufferPool
 from .statistics import Statistics
@@ -34,6 +39,7 @@ _Accepted: TypeAlias = tuple[socket, Any]
 _From: TypeAlias = tuple[bytes, Any]
 _Port: TypeAlias = _Int | str | bytes | None
 _Addresses: TypeAlias = list[tuple[AddressFamily, SocketKind, int, str, tuple[Any, ...]]]
+_File: TypeAlias = FileDescriptorLike | IO[Any] | None
 _Message: TypeAlias = tuple[bytes, list[tuple[int, int, bytes]], int, Any]
 
 class Loop(Engine):
@@ -301,4 +307,26 @@ class Loop(Engine):
                 timeout: _Seconds = None) -> Operation[_Addresses]: ...
     def shutdown(self, sock: FileDescriptorLike, how: _Int, callback: _Both[None] = None, *,
                  on_success: _Success[None] = None, on_error: _Failure = None, timeout: _Seconds = None) -> Operation[None]: ...
+    @overload
+    def listen(self, address: _Address | FileDescriptorLike, on_connect: Callable[[Stream], object], *, backlog: _Int = 4096,
+               reuse_port: bool = False, tls: SSLContext | None = None, limit: _Int | None = None,
+               handshake_timeout: _Seconds = 60.0) -> Listener: ...
+    @overload
+    def listen(self, address: _Address | FileDescriptorLike, on_connect: None = None, *, backlog: _Int = 4096,
+               reuse_port: bool = False, tls: SSLContext | None = None, limit: _Int | None = None,
+               handshake_timeout: _Seconds = 60.0) -> Callable[[Callable[[Stream], object]], Listener]: ...
+    def connect_stream(self, address: _Address, callback: _Both[Stream] = None, *,
+                       tls: SSLContext | None = None, server_hostname: str | None = None, timeout: _Seconds = None,
+                       local_address: _Address | None = None, on_success: _Success[Stream] = None,
+                       on_error: _Failure = None) -> Operation[Stream]: ...
+    def spawn(self, args: StrOrBytesPath | Sequence[StrOrBytesPath], *, stdin: _File = None, stdout: _File = None,
+              stderr: _File = None, cwd: StrOrBytesPath | None = None,
+              env: Mapping[str, StrOrBytesPath] | Mapping[bytes, StrOrBytesPath] | None = None,
+              on_exit: Callable[[Process, int | None], object] | None = None, executable: StrOrBytesPath | None = ...,
+              shell: bool = ..., close_fds: bool = ..., pass_fds: Iterable[int] = ...,
+              preexec_fn: Callable[[], object] | None = ..., restore_signals: bool = ..., start_new_session: bool = ...,
+              process_group: int | None = ..., user: str | int | None = ..., group: str | int | None = ...,
+              extra_groups: Iterable[str | int] | None = ..., umask: int = ..., pipesize: int = ...) -> Process: ...
+    def datagram(self, local_address: _Address | FileDescriptorLike | None = None, remote_address: _Address | None = None, *,
+                 reuse_port: bool = False, broadcast: bool = False) -> Datagram: ...
     # fmt: on

@@ -255,7 +255,11 @@ statement, or call ``close``.
             syscalls=self.core.ring.syscalls + self.core.other_syscalls,
             cq_overflows=self.core.ring.cq_overflows,
             active_watchers=self.core.active,
-            operations_in_flight=self.core.operation_count,
+            operations_in_flight=(self.core.operation_count - self.core.streams - self.core.listeners
+                                  - self.core.datagrams),
+            streams=self.core.streams,
+            listeners=self.core.listeners,
+            datagrams=self.core.datagrams,
             pool_buffers_in_use=le_loop_buffers_in_use(&self.core) + le_slots_used(&self.core.slots),
             requests_in_flight=self.core.requests,
             watchers=self.core.watchers.count,

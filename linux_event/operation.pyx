@@ -14,10 +14,10 @@ from libc.stdint cimport int64_t, uint32_t
 from linux_event.arguments cimport callable_argument, fd_argument, seconds_to_ns
 from linux_event.core cimport (
     LE_NOT_IN_HEAP, LE_OP_ABI, LE_OP_EVERY_COMPLETION, LE_OP_IDLE, LE_OP_QUEUED, LE_OPERATION_CANCELLED, LE_OPERATION_CHAINED,
-    LE_OPERATION_DONE, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_OPERATION_LENIENT, LE_OPERATION_SETTLED, LE_OPERATION_TIMED_OUT,
-    LE_PART_MAX, LE_WATCHER_ABI, LE_WATCHER_OBJECT, le_clock_after, le_clock_ns, le_heap_add, le_heap_remove,
-    le_operation_break, le_operation_end, le_operation_enter, le_operation_hold, le_operation_leave, le_operation_on_cqe,
-    le_operation_prep, le_watcher_function,
+    LE_OPERATION_DONE, LE_OPERATION_ENDED, LE_OPERATION_KEPT, LE_OPERATION_LENIENT, LE_OPERATION_RAISED,
+    LE_OPERATION_SETTLED, LE_OPERATION_TIMED_OUT, LE_PART_MAX, LE_WATCHER_ABI, LE_WATCHER_OBJECT, le_clock_after, le_clock_ns,
+    le_heap_add, le_heap_remove, le_operation_break, le_operation_end, le_operation_enter, le_operation_hold, le_operation_leave,
+    le_operation_on_cqe, le_operation_prep, le_watcher_function,
 )
 from linux_event.engine cimport Engine, loop_changed
 from linux_event.errors cimport check_memory
@@ -448,6 +448,7 @@ cdef int call_back(Operation self) except -1:
             result = <PyObject *>None
             Py_INCREF(None)
         if result == NULL:
+            self.core.flags |= LE_OPERATION_RAISED
             self.owner.report(self)
         else:
             Py_DECREF(<object>result)

@@ -14,3 +14,4 @@ cdef BufferPool pool_argument(Engine loop, object pool)
 # The pools of a loop itself, which are made when they are first needed.
 cdef BufferPool small_pool(Engine loop)
 cdef BufferPool big_pool(Engine loop)
+cdef BufferPool datagram_pool(Engine loop)

@@ -20,13 +20,18 @@ from linux_event.statistics import PoolStatistics
 cdef enum:
     COUNT_DEFAULT = 64
     SIZE_DEFAULT = 16384
-    # The pools of a loop itself: 6 MiB at most. The small one grows until there is a buffer for each connection on which data
-    # come at the same time, or for as many as an iteration serves; of each only what the data fill is touched. A stream that
-    # fills small buffers gets the big ones: the fewer calls the better, and the less memory is gone round the better, since
-    # it has to stay in the cache.
+    # The pools of a loop itself, but for datagrams: 6 MiB at most. The small one grows until there is a buffer for each
+    # connection on which data come at the same time, or for as many as an iteration serves; of each only what the data fill
+    # is touched. A stream that fills small buffers gets the big ones: the fewer calls the better, and the less memory is gone
+    # round the better, since it has to stay in the cache.
     SMALL_LIMIT = 4 << 20
     BIG_COUNT = 8
     BIG_SIZE = 256 << 10
+    # Of datagrams what does not fit is lost. The biggest are those of Unix sockets, with 208 KiB; of a buffer only what the data
+    # fill is touched. An odd number of cache lines: the heads of the buffers are not to be in one another's way.
+    DATAGRAM_COUNT = 16
+    DATAGRAM_SIZE = 3375 * 64
+    DATAGRAM_LIMIT = 64 * DATAGRAM_SIZE
     COUNT_MAX = 32768      # entries that the kernel allows a ring of buffers
     GROWTH_COUNT_MAX = 1024
     SIZE_MAX = 1 << 30
@@ -45,7 +50,8 @@ Buffers that ``loop.recv_many`` receives into, shared by any number of connectio
 A buffer is taken by the kernel at the moment that data have come, and is given back as soon as they have been copied for the
 callback. Where all are taken receiving goes on when one has come back; nothing is lost, and nothing spins. The pool then grows
 to twice its size, up to a limit. A loop has two pools of its own, of 6 MiB together at most: one with small buffers, and one with
-big buffers (256 KiB) for the connections on which much comes at a time.
+big buffers (256 KiB) for the connections on which much comes at a time. Where there are datagram sockets it has a third one of at
+most 64 buffers, of which only what the datagrams fill is touched: 13 MiB if all of them are as long as can be.
 
 :param loop: the ``Loop`` whose operations may use it.
 :param count: buffers at the beginning, an int, 1 .. 32768.
@@ -189,3 +195,9 @@ cdef BufferPool big_pool(Engine loop):
     if loop.big_pool is None:
         loop.big_pool = BufferPool(loop, BIG_COUNT, BIG_SIZE, limit=BIG_COUNT * BIG_SIZE)
     return loop.big_pool
+
+
+cdef BufferPool datagram_pool(Engine loop):
+    if loop.datagram_pool is None:
+        loop.datagram_pool = BufferPool(loop, DATAGRAM_COUNT, DATAGRAM_SIZE, limit=DATAGRAM_LIMIT)
+    return loop.datagram_pool

@@ -10,9 +10,9 @@ from libc.errno cimport EAGAIN, EBADR, EBUSY, EINTR, ENOMEM, ETIME
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from linux_event.core cimport (
     LE_LOOP_CLOSED, LE_LOOP_FORKED, LE_LOOP_OPEN, LE_OP_ABI, LE_POOL_OF_LINK, le_link, le_list_is_empty, le_loop_can_feed,
-    le_loop_fill, le_loop_free, le_loop_init, le_loop_reap, le_loop_take_rearmed, le_op, le_op_class, le_op_next_finished,
-    le_op_owner, le_op_start, le_op_stop, le_pipes_close, le_pool, le_pool_pop_waiting, le_ring_cq_ready, le_ring_is_flagged,
-    le_signal_on_cqe, le_waker_on_cqe, le_waker_prep,
+    le_loop_fill, le_loop_flush, le_loop_free, le_loop_init, le_loop_reap, le_loop_take_rearmed, le_op, le_op_class,
+    le_op_next_finished, le_op_owner, le_op_start, le_op_stop, le_pipes_close, le_pool, le_pool_pop_waiting,
+    le_ring_cq_ready, le_ring_is_flagged, le_signal_on_cqe, le_waker_on_cqe, le_waker_prep,
 )
 from linux_event.errors cimport check, check_errno
 from linux_event.interrupts cimport signal_pipe_close, signal_pipe_init, signal_pipe_restore
@@ -90,6 +90,8 @@ cdef class Requests:
         cdef uint64_t at_start = self.core.completions
         cdef bint is_last
         le_loop_take_rearmed(&self.core)
+        if not le_list_is_empty(&self.core.to_flush) and le_loop_flush(&self.core):
+            wait_nr = 0
         if unlikely(self.core.waiting):
             self.feed()
             if le_loop_can_feed(&self.core):

@@ -11,6 +11,9 @@ class Statistics(NamedTuple):
     cq_overflows: int
     active_watchers: int
     operations_in_flight: int
+    streams: int
+    listeners: int
+    datagrams: int
     pool_buffers_in_use: int
     requests_in_flight: int
     watchers: int

@@ -6,6 +6,8 @@ import subprocess
 
 from _example import foreign
 
+from linux_event import Process
+
 
 def start(script, **options):
     """A shell that runs `script`, as a Popen."""
@@ -71,3 +73,16 @@ class Calls(list):
     @property
     def codes(self):
         return [returncode for _, returncode in self]
+
+
+class Exits(list):
+    """The on_exit of a process: what it was called with."""
+
+    def __call__(self, process, returncode):
+        assert type(process) is Process
+        assert process.returncode == returncode
+        self.append(returncode)
+
+
+def shell(loop, script, **options):
+    return loop.spawn(["sh", "-c", script], env=foreign(), **options)

@@ -461,8 +461,9 @@ class Program(OperationSteps, PathSteps):
         self.end_paths()
         self.check()
         assert not self.swallowed, self.swallowed
-        assert self.made > count / 50, self.made
-        assert self.started > count / 50, self.started
+        # A random program of a few hundred steps may do little of either.
+        assert self.made > count / 50 - 5, self.made
+        assert self.started > count / 50 - 5, self.started
 
 
 class Hostile:

@@ -271,6 +271,7 @@ def close_checked(loop):
     left = loop.statistics()
     assert left.requests_in_flight == 0
     assert left.operations_in_flight == 0
+    assert left.streams == left.listeners == left.datagrams == 0
     assert left.pool_buffers_in_use == 0
     assert left.active_watchers == 0
     assert left.watchers == 0

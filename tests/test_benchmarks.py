@@ -22,6 +22,7 @@ from benchmarks.workloads import chained_calls, notify_burst, pipe_ping, post_bu
 
 TINY = dict.fromkeys(JOBS, 40) | {
     "memory_per_timer": 5000,
+    "memory_per_connection": 2000,
     "memory_per_watcher": 500,
     "import_time": 1,
     "create_loop": 2,

@@ -207,18 +207,45 @@ def test_a_copy_of_the_tree_follows_it(tree, tmp_path):
     assert (copy / "build").is_dir()
 
 
+SHORT_OF_MEMORY = """
+def f():
+    try:
+        g()
+    except MemoryError:
+        wait()
+
+        raise
+    return 1
+"""
+
+
 @pytest.mark.parametrize(
-    ("percent", "code"), [({"a": 95.0, "b": 100.0}, 0), ({"a": 94.9, "b": 100.0}, 1), ({"a": 100.0}, 1)]
+    ("missing", "code", "shown"),
+    [
+        ({"a": [20], "b": []}, 0, "95.0 %"),
+        ({"a": [19, 20], "b": []}, 1, "90.0 %"),
+        ({"a": []}, 1, "100.0 %"),
+        ({"a": [5, 6, 8], "b": []}, 0, "100.0 %"),
+        ({"a": [5, 6, 8, 9], "b": []}, 1, "94.1 %"),
+    ],
 )
-def test_every_file_needs_its_coverage(tmp_path, percent, code):
+def test_every_file_needs_its_coverage(tmp_path, missing, code, shown):
+    """What happens where there is no memory is left out."""
     (tmp_path / "linux_event").mkdir()
     for name in "ab":
-        (tmp_path / "linux_event" / f"{name}.pyx").touch()
-    measured = {f"linux_event/{name}.pyx": {"summary": {"percent_covered": value}} for name, value in percent.items()}
-    (tmp_path / "coverage.json").write_text(json.dumps({"files": measured}))
+        (tmp_path / "linux_event" / f"{name}.pyx").write_text(SHORT_OF_MEMORY if 5 in missing.get(name, ()) else "")
+    files = {
+        f"linux_event/{name}.pyx": {
+            "executed_lines": [line for line in range(1, 21) if line not in lines],
+            "missing_lines": lines,
+        }
+        for name, lines in missing.items()
+    }
+    (tmp_path / "coverage.json").write_text(json.dumps({"files": files}))
     done = run([sys.executable, str(ROOT / "tools" / "coverage_minimum.py"), str(tmp_path), "95"], tmp_path)
     assert done.returncode == code, done.stderr
     assert len(done.stdout.splitlines()) == 2
+    assert shown in done.stdout.splitlines()[0]
 
 
 def test_requirements_are_read_from_the_project():

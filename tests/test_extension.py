@@ -5,6 +5,7 @@ import errno
 import importlib.util
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,8 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
-from _support import BOUND, finish, made_loop
+from _net import Heard, settle, stream_and_peer
+from _support import BOUND, finish, made_loop, run_until
 
 import linux_event
 from linux_event import DestroyedError, Loop, UringUnavailableError
@@ -221,3 +223,90 @@ def test_operations_of_another_abi_are_refused(scripted):
         scripted.use(abi=999)
     with made_loop() as loop:
         finish(loop)
+
+
+# --- a filter of streams ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scrambler(package):
+    with imported(package, "scrambler") as module:
+        yield module
+
+
+def scrambled(data):
+    return bytes(byte ^ 0x55 for byte in data)
+
+
+def test_a_filter_stands_between_a_stream_and_its_user(loop, scrambler):
+    made = []
+    with stream_and_peer(loop, begun=lambda stream: made.append(scrambler.scramble(stream))) as (stream, peer):
+        [filter] = made
+        peer.sendall(scrambled(b"!before"))
+        run_until(loop, lambda: filter.log)
+        assert filter.log == [("greeted", b"!")]
+        heard = Heard(stream)
+        run_until(loop, lambda: heard.data == b"before")
+        assert heard.pieces == [b"b", b"e", b"f", b"o", b"r", b"e"]
+        stream.write(b"answer")
+        settle(loop)
+        assert peer.recv(100) == scrambled(b"answer")
+
+        def pausing(stream, data):
+            heard.on_data(stream, data)
+            stream.pause_reading()
+
+        stream.on_data = pausing
+        peer.sendall(scrambled(b"xyz"))
+        for number in range(1, 4):
+            run_until(loop, lambda number=number: len(heard.pieces) == 6 + number)
+            settle(loop)
+            assert len(heard.pieces) == 6 + number
+            peer.sendall(scrambled(b"%d" % number))
+            settle(loop)
+            stream.resume_reading()
+        stream.on_data = heard.on_data
+        stream.resume_reading()
+        run_until(loop, lambda: heard.data == b"beforexyz123")
+        peer.shutdown(socket.SHUT_WR)
+        run_until(loop, lambda: "eof" in heard.calls)
+        stream.close()
+        finish(loop)
+        assert peer.recv(100) == scrambled(b".")
+        assert filter.log[1:] == ["ended", "closing", ("lost", None)]
+        assert heard.errors == [None]
+
+
+def test_a_filter_and_half_closing(loop, scrambler):
+    made = []
+    with stream_and_peer(loop, begun=lambda stream: made.append(scrambler.scramble(stream))) as (stream, peer):
+        stream.writelines([b"a", b"b"])
+        stream.write_eof()
+        settle(loop)
+        assert peer.recv(100) == scrambled(b"ab")
+        assert peer.recv(100) == b""
+        stream.abort()
+        finish(loop)
+        assert made.pop().log == ["write_end", ("lost", None)]
+
+
+def test_a_filter_that_does_nothing(loop, scrambler):
+    with stream_and_peer(loop, begun=scrambler.put_default) as (stream, peer):
+        heard = Heard(stream)
+        for number in range(20):
+            said = bytes([number]) * (100000 if number % 4 == 0 else 100)
+            peer.sendall(said)
+            expected = len(heard.data) + len(said)
+            run_until(loop, lambda expected=expected: len(heard.data) == expected)
+            stream.pause_reading()
+            peer.sendall(b"x")
+            settle(loop)
+            stream.resume_reading()
+            run_until(loop, lambda expected=expected: len(heard.data) == expected + 1)
+        stream.write(b"out")
+        peer.close()
+        run_until(loop, lambda: "eof" in heard.calls)
+        stream.write_eof()
+        stream.close()
+        finish(loop)
+        assert len(heard.errors) == 1

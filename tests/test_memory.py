@@ -112,6 +112,8 @@ HARNESS = """
 
     FAILURES
 
+    GIVEN
+
     def body():
         BODY
 
@@ -241,8 +243,8 @@ void *realloc(void *old, size_t size) { return fails() ? NULL : __libc_realloc(o
 """
 
 
-def harness(failures, body, step=1):
-    source = dedent(HARNESS)
+def harness(failures, body, step=1, given=""):
+    source = dedent(HARNESS).replace("GIVEN", dedent(given).strip())
     source = source.replace("FAILURES", dedent(failures).strip())
     source = source.replace("    BODY", indent(dedent(body).strip(), "    "))
     return source.replace("STEP", str(step))
@@ -251,6 +253,8 @@ def harness(failures, body, step=1):
 # Bodies in which an exception passes through the package, or a function is made. Short of memory for the frame of its
 # traceback, or for a function, CPython 3.12 and 3.13 follow a null pointer.
 NOT_SURVIVED_BY_CPYTHON = {"bad arguments", "error handler", "callback that raises"}
+IS_SURVIVED_BY_CPYTHON = sys.version_info < (3, 12)
+needs_to_survive = pytest.mark.skipif(not IS_SURVIVED_BY_CPYTHON, reason="CPython itself does not survive it")
 
 
 # What measures coverage allocates for itself, between any two lines, and does not bear the failure.
@@ -268,7 +272,7 @@ def expect_survived(result):
 @pytest.mark.parametrize("name", BODIES)
 def test_each_allocation_of_the_interpreter_fails(name):
     """MemoryError or success, never a crash; the loop goes on, and nothing is left open."""
-    if name in NOT_SURVIVED_BY_CPYTHON and sys.version_info >= (3, 12):
+    if name in NOT_SURVIVED_BY_CPYTHON and not IS_SURVIVED_BY_CPYTHON:
         pytest.skip("CPython itself does not survive it")
     step = 7 if name.startswith("many") else 1
     expect_survived(_fault.run_script(harness(INTERPRETER, BODIES[name], step), env=NOT_MEASURED))

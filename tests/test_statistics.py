@@ -14,6 +14,9 @@ FIELDS = (
     "cq_overflows",
     "active_watchers",
     "operations_in_flight",
+    "streams",
+    "listeners",
+    "datagrams",
     "pool_buffers_in_use",
 )
 

@@ -1,11 +1,12 @@
 #!/bin/sh
 # Install the Debian or Ubuntu packages that are missing.
 #
-#   tools/system_packages.sh PYTHON [test]
+#   tools/system_packages.sh PYTHON [test|guard]
 #
 # Looks for what is needed, not for packages: what is there already, wherever it
 # came from, is left alone, and a machine that has all of it needs neither apt
-# nor root. With `test`, also the programs that drive the examples in the tests.
+# nor root. With `test`, also the programs that drive the examples in the tests;
+# with `guard`, those that count what an event costs.
 set -eu
 
 python=$1
@@ -27,11 +28,14 @@ compiles stdio.h || need libc6-dev
 compiles liburing.h || need liburing-dev
 [ -e "$headers/Python.h" ] || need "python$version-dev"
 "$python" -c 'import ensurepip, venv' 2>/dev/null || need "python$version-venv"
-if [ "$what" = test ]; then
-    for program in nc:netcat-openbsd curl:curl wrk:wrk strace:strace; do
-        command -v "${program%:*}" >/dev/null || need "${program#*:}"
-    done
-fi
+case $what in
+    test) programs="nc:netcat-openbsd curl:curl wrk:wrk redis-cli:redis-tools strace:strace" ;;
+    guard) programs="strace:strace valgrind:valgrind" ;;
+    *) programs= ;;
+esac
+for program in $programs; do
+    command -v "${program%:*}" >/dev/null || need "${program#*:}"
+done
 [ -n "$missing" ] || exit 0
 
 echo "Installing$missing"

@@ -4,9 +4,12 @@ import importlib
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from subprocess import PIPE
 from typing import Any
 
-from .base import Driver
+from .base import CONNECTIONS_AT_ONCE, Driver, NotOffered
+
+SETTLE_SECONDS = 0.05
 
 
 class AsyncioDriver(Driver):
@@ -92,6 +95,59 @@ class AsyncioDriver(Driver):
 
         return self.loop.run_until_complete(accept())
 
+    def hold(self, server: socket.socket, count: int, connect: Callable[[int], Any]) -> None:
+        from asyncio import Protocol
+
+        loop = self.loop
+        left = count
+
+        class Held(Protocol):
+            __slots__ = ("transport",)
+
+            def connection_made(self, transport: Any) -> None:
+                nonlocal left
+                self.transport = transport
+                left -= 1
+                if not left or not left % CONNECTIONS_AT_ONCE:
+                    loop.stop()
+
+        listener = loop.run_until_complete(loop.create_server(Held, sock=server.dup()))
+        while left:
+            connect(min(left, CONNECTIONS_AT_ONCE))
+            loop.run_forever()
+        # The tasks that have accepted them come to their ends.
+        loop.call_later(SETTLE_SECONDS, loop.stop)
+        loop.run_forever()
+        listener.close()
+
+    def echo_datagrams(self, server: socket.socket, count: int) -> int:
+        from asyncio import DatagramProtocol
+
+        class Echo(DatagramProtocol):
+            def connection_made(self, transport: Any) -> None:
+                self.send = transport.sendto
+                self.left = count
+
+            def datagram_received(self, data: bytes, addr: Any) -> None:
+                self.send(data, addr)
+                self.left -= 1
+                if not self.left:
+                    done.set_result(count)
+
+        done = self.loop.create_future()
+
+        async def echo() -> int:
+            transport, _protocol = await self.loop.create_datagram_endpoint(Echo, sock=server)
+            try:
+                return await done
+            finally:
+                transport.close()
+
+        try:
+            return self.loop.run_until_complete(echo())
+        except NotImplementedError as error:
+            raise NotOffered("no datagrams") from error
+
     def spawn(self, command: Sequence[str], count: int, at_once: int) -> int:
         from asyncio import create_subprocess_exec, gather
 
@@ -106,6 +162,19 @@ class AsyncioDriver(Driver):
 
         async def all_of_them() -> int:
             return sum(await gather(*(some() for _ in range(at_once))))
+
+        return self.loop.run_until_complete(all_of_them())
+
+    def communicate(self, command: Sequence[str], data: bytes, count: int) -> int:
+        from asyncio import create_subprocess_exec
+
+        async def all_of_them() -> int:
+            said = 0
+            for _ in range(count):
+                process = await create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
+                out, _err = await process.communicate(data)
+                said += len(out)
+            return said
 
         return self.loop.run_until_complete(all_of_them())
 

@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+CONNECTIONS_AT_ONCE = 50  # asyncio's servers have a backlog of 100
 PATIENCE = 30.0  # seconds without anything new, after which what has not come is lost
 
 
@@ -84,9 +85,26 @@ class Driver:
         """Accept and close `count` connections; return how many it were."""
         raise NotOffered("no operations on sockets")
 
+    def hold(self, server: socket.socket, count: int, connect: Callable[[int], Any]) -> None:
+        """Accept `count` connections and keep them, each with callbacks for data; return when all are there.
+
+        Args:
+            server: listens without blocking.
+            connect: makes so many connections to it; called with few enough for its backlog.
+        """
+        raise NotOffered("no connections")
+
+    def echo_datagrams(self, server: socket.socket, count: int) -> int:
+        """Send `count` datagrams that come to a bound socket back to where they came from; return how many it were."""
+        raise NotOffered("no datagrams")
+
     def spawn(self, command: Sequence[str], count: int, at_once: int) -> int:
         """Run a program `count` times, `at_once` at a time; return how many ended with status 0."""
         raise NotOffered("no child processes")
+
+    def communicate(self, command: Sequence[str], data: bytes, count: int) -> int:
+        """Run a program `count` times, give it `data` and take all it says; return how many bytes it said."""
+        raise NotOffered("no pipes of child processes")
 
     def resolve(self, host: str, count: int) -> int:
         """Find the addresses of a host `count` times, one after the other; return how often there were some."""

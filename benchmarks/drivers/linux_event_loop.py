@@ -3,12 +3,16 @@
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from subprocess import Popen
+from subprocess import PIPE, Popen
 from typing import Any
 
-from linux_event import Loop
+from linux_event import Loop, Stream
 
-from .base import PATIENCE, Driver
+from .base import CONNECTIONS_AT_ONCE, PATIENCE, Driver
+
+
+def ignore(*_arguments: object) -> None:
+    """What nobody needs to know."""
 
 
 class LinuxEvent(Driver):
@@ -152,6 +156,38 @@ class LinuxEvent(Driver):
         self.loop.run()
         return accepted
 
+    def hold(self, server: socket.socket, count: int, connect: Callable[[int], Any]) -> None:
+        left = count
+
+        def on_connect(stream: Stream) -> None:
+            nonlocal left
+            stream.on_data = print
+            stream.on_close = ignore
+            left -= 1
+            if not left or not left % CONNECTIONS_AT_ONCE:
+                self.loop.stop()
+
+        listener = self.loop.listen(server.dup(), on_connect)
+        while left:
+            connect(min(left, CONNECTIONS_AT_ONCE))
+            self.loop.run(PATIENCE)
+        listener.close()
+        self.loop.run_once(0)
+
+    def echo_datagrams(self, server: socket.socket, count: int) -> int:
+        left = count
+
+        def echo(datagram: Any, data: bytes, address: Any) -> None:
+            nonlocal left
+            datagram.send(data, address)
+            left -= 1
+            if not left:
+                datagram.close()
+
+        self.loop.datagram(server).on_datagram = echo
+        self.loop.run()
+        return count - left
+
     def spawn(self, command: Sequence[str], count: int, at_once: int) -> int:
         succeeded, left = 0, count
         child = self.loop.child
@@ -171,6 +207,24 @@ class LinuxEvent(Driver):
             start()
         self.loop.run()
         return succeeded
+
+    def communicate(self, command: Sequence[str], data: bytes, count: int) -> int:
+        said = 0
+        spawn = self.loop.spawn
+
+        def on_data(_stream: Stream, piece: bytes) -> None:
+            pieces.append(piece)
+
+        for _ in range(count):
+            pieces: list[bytes] = []
+            process = spawn(command, stdin=PIPE, stdout=PIPE)
+            if process.stdin is not None and process.stdout is not None:
+                process.stdout.on_data = on_data
+                process.stdin.write(data)
+                process.stdin.write_eof()
+            self.loop.run()
+            said += len(b"".join(pieces))
+        return said
 
     def resolve(self, host: str, count: int) -> int:
         found, left = 0, count

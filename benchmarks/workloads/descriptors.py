@@ -58,6 +58,11 @@ def fds_10(peer: Peer, size: int) -> dict[str, float]:
     return few_of_many(peer, size, 10)
 
 
+def fds_100(peer: Peer, size: int) -> dict[str, float]:
+    """100 eventfds, one of them readable at a time; `size` events."""
+    return few_of_many(peer, size, 100)
+
+
 def fds_1000(peer: Peer, size: int) -> dict[str, float]:
     """1 000 eventfds, 10 of them readable at a time; `size` events."""
     return few_of_many(peer, size, 1000)
@@ -141,14 +146,19 @@ class _Events:
         self.in_vain = lambda: in_vain
 
 
-@contextmanager
-def eventfds(count: int) -> Iterator[list[int]]:
-    """Open `count` eventfds, having raised the limit of open files where needed."""
+def room_for_fds(count: int) -> None:
+    """Raise the limit of open files where needed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if count + SPARE_FDS > hard:
         raise NotOffered(f"the hard limit of open files here is {hard}")
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@contextmanager
+def eventfds(count: int) -> Iterator[list[int]]:
+    """Open `count` eventfds, having raised the limit of open files where needed."""
+    room_for_fds(count)
     fds: list[int] = []
     try:
         for _ in range(count):

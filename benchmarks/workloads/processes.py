@@ -6,6 +6,7 @@ from ..meter import LostCallbacks, Meter
 from ..peers import Peer
 
 COMMAND = ["/bin/true"]
+CAT = ["/bin/cat"]
 
 
 def spawn_1(peer: Peer, size: int) -> dict[str, float]:
@@ -16,6 +17,18 @@ def spawn_1(peer: Peer, size: int) -> dict[str, float]:
 def spawn_16(peer: Peer, size: int) -> dict[str, float]:
     """The same with 16 at a time."""
     return _spawn(peer, size, 16)
+
+
+def communicate_64k(peer: Peer, size: int) -> dict[str, float]:
+    """Start `cat`, give it 64 KiB, take them back and wait for its end, `size` times."""
+    data = bytes(64 << 10)
+    with closing(peer.driver_class()()) as driver:
+        driver.communicate(CAT, data, 1)
+        with Meter() as meter:
+            said = driver.communicate(CAT, data, size)
+    if said != size * len(data):
+        raise LostCallbacks(f"{said} of {size * len(data)} bytes came back")
+    return meter.per(size)
 
 
 def _spawn(peer: Peer, size: int, at_once: int) -> dict[str, float]:

@@ -82,3 +82,53 @@ def accept_close(peer: Peer, size: int) -> dict[str, float]:
     if accepted != size:
         raise LostCallbacks(f"{accepted} of {size} connections were accepted")
     return meter.per(size)
+
+
+DATAGRAM_CLIENT = """
+import socket, sys
+address, count, size, sockets = ("127.0.0.1", int(sys.argv[1])), *map(int, sys.argv[2:])
+clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(sockets)]
+for client in clients:
+    client.connect(address)
+data = bytes(size)
+for _ in range(count):
+    for client in clients:
+        client.send(data)
+    for client in clients:
+        client.recv(size)
+"""
+
+
+def udp_64(peer: Peer, size: int) -> dict[str, float]:
+    """Send `size` datagrams of 64 bytes back to one of 16 clients each, which a program on another core has."""
+    return _echo(peer, size, 64, PAIRS)
+
+
+def udp_1k(peer: Peer, size: int) -> dict[str, float]:
+    """The same with 1 KiB."""
+    return _echo(peer, size, 1 << 10, PAIRS)
+
+
+def udp_one(peer: Peer, size: int) -> dict[str, float]:
+    """Send `size` datagrams of 64 bytes back to one client, which waits for each."""
+    return _echo(peer, size, 64, 1)
+
+
+def _echo(peer: Peer, size: int, length: int, clients: int) -> dict[str, float]:
+    others = set(range(os.cpu_count() or 1)) - os.sched_getaffinity(0)
+    rounds = max(1, size // clients)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server, closing(peer.driver_class()()) as driver:
+        server.bind(("127.0.0.1", 0))
+        server.setblocking(False)
+        numbers = [str(number) for number in (server.getsockname()[1], rounds, length, clients)]
+        with subprocess.Popen([sys.executable, "-c", DATAGRAM_CLIENT, *numbers]) as client:
+            if others:
+                os.sched_setaffinity(client.pid, others)
+            try:
+                with Meter() as meter:
+                    echoed = driver.echo_datagrams(server, rounds * clients)
+            finally:
+                client.kill()
+    if echoed != rounds * clients:
+        raise LostCallbacks(f"{echoed} of {rounds * clients} datagrams were sent back")
+    return meter.per(echoed)

@@ -26,7 +26,22 @@ def timer_reuse(peer: Peer, size: int) -> dict[str, float]:
     return _in_batches(peer, size, "restart_timer")
 
 
-def _in_batches(peer: Peer, size: int, method: str) -> dict[str, float]:
+def timers_among_10(peer: Peer, size: int) -> dict[str, float]:
+    """As `timer_new`, while 10 others wait."""
+    return _in_batches(peer, size, "start_and_cancel_timers", 10)
+
+
+def timers_among_1000(peer: Peer, size: int) -> dict[str, float]:
+    """As `timer_new`, while 1 000 others wait."""
+    return _in_batches(peer, size, "start_and_cancel_timers", 1000)
+
+
+def timers_among_100000(peer: Peer, size: int) -> dict[str, float]:
+    """As `timer_new`, while 100 000 others wait."""
+    return _in_batches(peer, size, "start_and_cancel_timers", 100_000)
+
+
+def _in_batches(peer: Peer, size: int, method: str, others: int = 0) -> dict[str, float]:
     batches = max(1, size // BATCH)
     operations = batches * BATCH
     fired = 0
@@ -46,6 +61,10 @@ def _in_batches(peer: Peer, size: int, method: str) -> dict[str, float]:
             start_and_stop(BATCH, fire)
             defer(step)
 
+        if others:
+            # Due before and after the ones that are measured, which last 60 s.
+            uniform = random.Random(SEED).uniform
+            driver.start_timers((uniform(30, 90) for _ in range(others)), fire)
         # A loop that cannot do it says so here, not inside a callback.
         start_and_stop(1, fire)
         defer(step)

@@ -34,6 +34,9 @@ enum le_opcode {
 #ifndef IORING_MSG_RING_FLAGS_PASS
 #define IORING_MSG_RING_FLAGS_PASS (1U << 1) /* Linux 6.3: the sender says what flags the completion has */
 #endif
+#ifndef RWF_NOSIGNAL
+#define RWF_NOSIGNAL 0x00000100 /* Linux 6.18: a write to a broken pipe sends no signal */
+#endif
 #ifndef IORING_TIMEOUT_MULTISHOT
 #define IORING_TIMEOUT_MULTISHOT (1U << 6) /* Linux 6.4 */
 #endif

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdint.h>
 
+#include "le_chunks.h"
 #include "le_clock.h"
 #include "le_compat.h"
 #include "le_fifo.h"
@@ -25,6 +26,18 @@
 
 enum le_loop_state { LE_LOOP_OPEN = 0, LE_LOOP_CLOSED, LE_LOOP_FORKED };
 
+struct le_loop;
+
+/* What its owner has to do by a system call of its own right before the loop enters the kernel: once for all that was asked for
+ * in an iteration. Whoever owns it takes it out of the list before it goes away. */
+struct le_flush {
+    struct le_link link; /* in loop->to_flush */
+    /* C only; the GIL is held. Returns whether the loop has to look again before it waits: something was collected, or a
+     * deadline set, or it is to be called once more. */
+    int (*on_flush)(struct le_loop *loop, struct le_flush *flush);
+};
+_Static_assert(sizeof(struct le_flush) == 24, "le_flush has no hidden padding");
+
 struct le_loop {
     struct le_ring ring;
 
@@ -35,6 +48,7 @@ struct le_loop {
     struct le_link to_cancel; /* CANCEL_QUEUED */
     struct le_link in_flight; /* IN_FLIGHT and CANCELLING */
     struct le_link finished;  /* FINISHED: references to drop */
+    struct le_link to_flush;  /* see struct le_flush */
 
     struct le_link lanes[LE_LANES][LE_PRIORITIES];
     struct le_link recheck;
@@ -53,6 +67,7 @@ struct le_loop {
     struct le_index by_signal;
     struct le_index by_child; /* active watchers of children, by a remainder of the pid */
     struct le_pipes pipes; /* for data that are spliced */
+    struct le_chunks chunks; /* for small pieces of data to be sent */
 
     struct le_slots slots;
 
@@ -60,6 +75,9 @@ struct le_loop {
     uint64_t active;         /* active watchers */
     uint64_t active_ref;     /* those of them that keep run() going */
     uint64_t operation_count; /* members of the list `operations` */
+    uint64_t streams;        /* those of them that are streams, listeners, datagram sockets */
+    uint64_t listeners;
+    uint64_t datagrams;
     uint64_t requests;       /* requests of watchers and operations that are not idle */
     uint64_t own_requests;   /* requests of the loop itself that are not idle */
     uint64_t cancelling;     /* requests in CANCEL_QUEUED or CANCELLING */
@@ -94,7 +112,7 @@ static inline void le_loop_init(struct le_loop *loop)
 {
     struct le_link *heads[] = {&loop->to_arm,   &loop->chain,   &loop->held, &loop->to_rearm,   &loop->to_cancel, &loop->in_flight,
                                &loop->finished, &loop->recheck, &loop->idle, &loop->operations, &loop->pools,
-                               &loop->notified};
+                               &loop->notified, &loop->to_flush};
     for (unsigned i = 0; i < sizeof heads / sizeof *heads; i++)
         le_list_init(heads[i]);
     for (unsigned lane = 0; lane < LE_LANES; lane++)
@@ -113,6 +131,7 @@ static inline void le_loop_free(struct le_loop *loop)
     le_index_free(&loop->by_signal);
     le_index_free(&loop->by_child);
     le_results_free(&loop->results);
+    le_chunks_free(&loop->chunks);
     le_slots_free(&loop->slots);
 }
 
@@ -286,12 +305,27 @@ static inline int le_loop_fill(struct le_loop *loop)
     return 1;
 }
 
+/* Returns whether the loop has to look again before it waits. */
+static inline int le_loop_flush(struct le_loop *loop)
+{
+    struct le_link taken, *link;
+    int look_again = 0;
+    le_list_init(&taken);
+    while ((link = le_list_pop(&loop->to_flush)))
+        le_list_push(&taken, link);
+    while ((link = le_list_pop(&taken))) {
+        struct le_flush *flush = LE_CONTAINER(link, struct le_flush, link);
+        look_again |= flush->on_flush(loop, flush);
+    }
+    return look_again;
+}
+
 /* Whether something waits to be handed to the kernel. */
 static inline int le_loop_has_queued(const struct le_loop *loop)
 {
     const struct io_uring_sq *sq = &loop->ring.uring.sq;
     return !le_list_is_empty(&loop->to_arm) || !le_list_is_empty(&loop->to_rearm) ||
-           !le_list_is_empty(&loop->to_cancel) || loop->is_cancel_missed || sq->sqe_tail != io_uring_smp_load_acquire(sq->khead);
+           !le_list_is_empty(&loop->to_cancel) || !le_list_is_empty(&loop->to_flush) || loop->is_cancel_missed || sq->sqe_tail != io_uring_smp_load_acquire(sq->khead);
 }
 
 /* Whether requests that wait for a buffer could go on. */

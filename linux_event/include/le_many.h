@@ -39,7 +39,7 @@ struct le_many {
     int64_t deadline_ns;   /* of the operation, LE_NS_NEVER: none */
     uint64_t inode;        /* of the socket that it was started with */
     struct le_result_queue results;
-    int32_t outcome;       /* once it is over: 0, or a negative errno */
+    int32_t outcome;       /* once it is over: 0, or a negative errno; of a shortage its errno */
     uint8_t is_over;       /* the request has ended for good */
     uint8_t shortage;      /* enum le_shortage */
     uint8_t is_timed;      /* an entry was put into the heap of deadlines: if it is there no more, its time has come */
@@ -201,6 +201,7 @@ static inline enum le_op_verdict le_many_on_cqe(struct le_loop *loop, struct le_
         return LE_OP_AGAIN;
     if (!many->pool && le_is_shortage(-result)) {
         many->shortage = LE_SHORTAGE_NEW;
+        many->outcome = result;
         le_watcher_collect(loop, &operation->head, LE_LANE_COMPLETIONS);
         return LE_OP_END;
     }

@@ -20,6 +20,7 @@ enum le_operation_flag {
     LE_OPERATION_KEPT = 32,     /* the kernel may still have it though its loop is gone: its memory is never freed */
     LE_OPERATION_SETTLED = 64,  /* what it is for has happened or is happening: too late to cancel it, or for its deadline */
     LE_OPERATION_LENIENT = 128, /* the kernel would go on with the chain where this fails, so the loop does it when it has not */
+    LE_OPERATION_RAISED = 256,  /* the callback that got the result has raised an exception */
 };
 
 struct le_operation {

@@ -1,5 +1,5 @@
-"""Names and the network, above operations. Importing it gives every loop its methods."""
+"""Names, streams and what makes these, above operations. Importing it gives every loop its methods."""
 
-from linux_event.net import resolve
+from linux_event.net import connect, datagram, listener, process, resolve, stream
 
-__all__ = ["resolve"]
+__all__ = ["connect", "datagram", "listener", "process", "resolve", "stream"]

@@ -102,7 +102,7 @@ cdef object numeric(object host, object port, int family, int kind, int proto, i
             raise
         if flags & AI_NUMERICSERV and type(port) is bytes and not port.isdigit():
             raise  # it is the port that is no number
-        return None
+    return None
 
 
 @cython.binding(True)

@@ -205,6 +205,7 @@ cdef int change_pool(ManyOperation self) except -1:
             self.big_buffers = big_pool(self.owner)
         except (MemoryError, OSError):
             self.is_adaptive = False
+        if self.big_buffers is None:
             return 0
         self.big_buffers.pool.users += 1
         self.many.other = &self.big_buffers.pool
@@ -339,15 +340,19 @@ cdef object accepted(object listening, int fd):
 
 cdef object peer_address(object sock):
     """A peer that has gone already leaves no address. What is told then has the form of one: programs unpack it."""
+    peer = None
     try:
-        return sock.getpeername()
+        peer = sock.getpeername()
     except OSError:
-        address = sock.getsockname()
-        if isinstance(address, tuple) and len(address) == 2:
-            return "0.0.0.0", 0
-        if isinstance(address, tuple) and len(address) == 4:
-            return "::", 0, 0, 0
-        return ""
+        pass
+    if peer is not None:
+        return peer
+    address = sock.getsockname()
+    if isinstance(address, tuple) and len(address) == 2:
+        return "0.0.0.0", 0
+    if isinstance(address, tuple) and len(address) == 4:
+        return "::", 0, 0, 0
+    return ""
 
 
 @cython.binding(True)

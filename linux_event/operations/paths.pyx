@@ -141,8 +141,8 @@ cdef bint kernel_truncates() except -1:
         try:
             has_ftruncate = "FTRUNCATE" in ring.probe()["operations"]
         except OSError:
-            return False  # there is no room for another ring at present: asked again the next time
-    return has_ftruncate
+            pass  # there is no room for another ring at present: asked again the next time
+    return has_ftruncate is True
 
 
 cdef enum truncate_stage:  # in op.bits; op.fd is the fd, or -1

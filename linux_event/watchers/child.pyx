@@ -14,9 +14,9 @@ from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t
 from linux_event.arguments cimport integer_within
 from linux_event.core cimport (
-    LE_LANE_COMPLETIONS, LE_OP_ABI, LE_OP_AGAIN, LE_OP_END, LE_WATCHER_ABI, LE_WATCHER_ACTIVE, LE_WATCHER_OBJECT, le_chain,
-    le_clock_after, le_clock_ns, le_heap_add, le_index_add, le_index_first, le_index_remove, le_loop, le_op, le_op_class,
-    le_op_verdict, le_watcher, le_watcher_class, le_watcher_collect, le_watcher_function, le_watcher_is,
+    LE_LANE_COMPLETIONS, LE_NOT_IN_HEAP, LE_OP_ABI, LE_OP_AGAIN, LE_OP_END, LE_WATCHER_ABI, LE_WATCHER_ACTIVE, LE_WATCHER_OBJECT,
+    le_chain, le_clock_after, le_clock_ns, le_heap_add, le_index_add, le_index_first, le_index_remove, le_loop, le_op,
+    le_op_class, le_op_verdict, le_watcher, le_watcher_class, le_watcher_collect, le_watcher_function, le_watcher_is,
 )
 from linux_event.errors cimport check, check_errno, check_memory
 from linux_event.liburing cimport io_uring_sqe
@@ -100,7 +100,7 @@ cdef enum child_bit:
     CHILD_POLL = 2
     CHILD_GONE = 4  # the kernel has no such child any more
     CHILD_REFUSED = 8  # the kernel does not do the request
-    CHILD_KNOWN = 16  # Child.code is final: another watcher of the loop has reaped the child
+    CHILD_KNOWN = 16  # Child.code is final: this watcher or another one of the loop has reaped the child
 
 cdef int knows_waitid = -1  # whether the kernel does; -1: not asked yet
 
@@ -255,16 +255,20 @@ cdef int child_stop(void *watcher) except -1:
 
 cdef int child_dispatch(void *watcher) except -1:
     cdef Child self = <Child>watcher
-    cdef bint is_known
+    cdef tuple args = None
     try:
-        is_known = learn(self)
+        if learn(self):
+            args = (self, self.request.pid, self.code)
+    except MemoryError:
+        wait_for_memory(self)
+        raise
     except BaseException:
         end(self)
         raise
     # A Popen with a mind of its own may have stopped the watcher.
-    if is_known and le_watcher_is(&self.head, LE_WATCHER_ACTIVE):
+    if args is not None and le_watcher_is(&self.head, LE_WATCHER_ACTIVE):
         end(self)
-        self.function(self, self.request.pid, self.code)
+        self.function(*args)
     return 0
 
 
@@ -298,7 +302,7 @@ cdef void close_pidfd(Child self) noexcept:
 cdef bint learn(Child self) except -1:
     """Find out how the child has ended, and reap it; false: it has not, or that is not to be known yet."""
     cdef int status = 0, state
-    cdef object process = self.process, code = self.code, lock
+    cdef object process = self.process, code = self.code, seen = None, lock
     if self.request.op.bits & CHILD_KNOWN:
         if process is not None and process.returncode is None:
             process.returncode = code
@@ -314,12 +318,15 @@ cdef bint learn(Child self) except -1:
         if code is None and not self.request.op.bits & CHILD_GONE:
             state = check(le_child_ask(self.request.op.fd, self.request.pid, WNOWAIT, &status))
             if state == LE_CHILD_ENDED:
+                seen = status  # before the child is reaped: there may be no memory for it
                 state = check(le_child_ask(self.request.op.fd, self.request.pid, 0, &status))
             if state == LE_CHILD_RUNS or state == LE_CHILD_TRACED:
                 return go_on(self, state)
             if state == LE_CHILD_ENDED:
-                code = status
+                code = seen
         if code is not None:
+            self.code = code
+            self.request.op.bits |= CHILD_KNOWN  # what follows may fail, and is tried again then
             tell_others(self, code)
             if process is not None and process.returncode is None:
                 process.returncode = code
@@ -382,6 +389,16 @@ cdef bint try_later(Child self) except -1:
     check_memory(le_heap_add(&self.owner.core.heap, &self.head, le_clock_after(le_clock_ns(), self.pause_ns)))
     self.pause_ns = min(2 * self.pause_ns, <int64_t>PAUSE_LAST_NS)
     return False
+
+
+cdef void wait_for_memory(Child self) noexcept:
+    """What there was no memory for is tried again; a pause lets others free some."""
+    cdef int64_t at_ns = le_clock_after(le_clock_ns(), self.pause_ns)
+    if not le_watcher_is(&self.head, LE_WATCHER_ACTIVE) or self.head.heap_slot != LE_NOT_IN_HEAP:
+        return
+    if le_heap_add(&self.owner.core.heap, &self.head, at_ns):
+        le_watcher_collect(&self.owner.core, &self.head, LE_LANE_COMPLETIONS)
+    self.pause_ns = min(2 * self.pause_ns, <int64_t>PAUSE_LAST_NS)
 
 
 cdef le_watcher_class child_class

@@ -54,10 +54,12 @@ cdef bytes join(bytes folder, bytes name):
 
 
 cdef bint is_folder_entry(object entry, bint follows):
+    cdef bint is_folder = False
     try:
-        return entry.is_dir(follow_symlinks=follows)
+        is_folder = entry.is_dir(follow_symlinks=follows)
     except OSError:
-        return False
+        pass
+    return is_folder
 
 
 cdef list entries_of(bytes folder, bint follows):

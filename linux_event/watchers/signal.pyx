@@ -404,10 +404,12 @@ cdef int reader_leave(SignalHub hub, int signum) except -1:
 
 
 cdef str signal_name(int number):
+    cdef str name = None
     try:
-        return signal_module.Signals(number).name
+        name = signal_module.Signals(number).name
     except ValueError:
-        return str(number)
+        pass
+    return str(number) if name is None else name
 
 
 cdef frozenset known_signals

@@ -268,12 +268,12 @@ cdef PathNode enter(PathTree self, PathNode parent, bytes name):
 
 cdef bint is_mounted_twice(PathTree self, PathNode node, PathNode other) except -1:
     """Whether two nodes of one inode are at different places indeed, as with a directory that is mounted twice."""
+    cdef bint is_same = False
     try:
-        if node.full == other.full or not os.path.samestat(os.stat(node.full), os.stat(other.full)):
-            return False
+        is_same = node.full != other.full and os.path.samestat(os.stat(node.full), os.stat(other.full))
     except OSError:
-        return False
-    return node.parent is not None and is_in_place(self, node.parent)
+        pass
+    return is_same and node.parent is not None and is_in_place(self, node.parent)
 
 
 cdef int arrive(PathTree self, PathNode node, bint is_another) except -1:

@@ -11,7 +11,7 @@ setup(
     ext_modules=cythonize(
         [
             Extension(name, [f"{name}.pyx"], include_dirs=[linux_event.get_include()])
-            for name in ("round_trip", "scripted_ring")
+            for name in ("round_trip", "scrambler", "scripted_ring")
         ],
         language_level=3,
     ),

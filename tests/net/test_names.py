@@ -192,7 +192,8 @@ def test_threads_of_a_driver_take_no_signals(driver):
         wanted = sum(1 << (signum - 1) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGRTMIN))
         return [bits & wanted == wanted for bits in blocked]
 
-    assert asking(body, ZONE, driver=driver) == [True]
+    # pycares starts its thread once, which a child does not inherit.
+    assert asking(body, ZONE, driver=driver) in ([[True]] if driver == "threads" else [[True], []])
 
 
 def test_the_operation_keeps_run_going_and_nothing_else_does(driver):

@@ -3,6 +3,7 @@
 import pathlib
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable
 from typing import Any, assert_type
@@ -10,18 +11,22 @@ from typing import Any, assert_type
 import linux_event
 from linux_event import (
     Child,
+    Datagram,
     DestroyedError,
     Events,
     Idle,
     IOWatcher,
+    Listener,
     Loop,
     LoopClosedError,
     MountWatcher,
     Operation,
     PathWatcher,
     Periodic,
+    Process,
     Signal,
     Statistics,
+    Stream,
     Timer,
     UringUnavailableError,
     Wakeup,
@@ -284,6 +289,56 @@ def whole_files(loop: Loop) -> None:
     )
     assert_type(loop.write_file("file", bytearray(3), mode=0o600, append=True, sync=True), Operation[int])
     loop.write_file("file", b"", atomic=True, on_success=lambda count: print(count + 1), on_error=lambda error: None)
+
+
+def tls(loop: Loop, context: ssl.SSLContext) -> None:
+    def connected(stream: Stream) -> None:
+        assert_type(stream.ssl_object, ssl.SSLObject | None)
+        stream.on_data = lambda stream, data: print(stream.write(data))
+
+    assert_type(loop.listen(("", 443), connected, tls=context, handshake_timeout=None), Listener)
+    assert_type(loop.listen("socket", tls=context)(connected), Listener)
+    listener = loop.listen("socket", connected)
+    listener.on_close = lambda listener, error: print(listener.connections, error and error.args)
+    listener.on_close = None
+    listener.drain(take_queue=True)
+    stream = Stream()
+    stream.start_tls(context, lambda stream, error: print(stream.peername, error), server_hostname="localhost")
+    stream.start_tls(context, server_side=True, handshake_timeout=2.5, initial_data=b"x")
+
+
+def connections(loop: Loop) -> None:
+    assert_type(loop.connect_stream(("localhost", 80), lambda stream, error: print(stream, error)), Operation[Stream])
+    loop.connect_stream("/run/socket", timeout=1.5, local_address=b"mine", on_success=lambda stream: stream.close())
+    loop.connect_stream(("localhost", "http"), local_address=("", 0), on_error=lambda error: print(error.args))
+
+
+def processes(loop: Loop) -> None:
+    process = loop.spawn(
+        ["cat"], stdin=subprocess.PIPE, stdout=1, on_exit=lambda process, code: print(process.pid, code)
+    )
+    assert_type(process, Process)
+    assert_type(process.returncode, int | None)
+    if process.stdin is not None:
+        process.stdin.write(b"x")
+    process.on_exit = lambda process, code: process.kill()
+    process.send_signal(signal.SIGTERM)
+    loop.spawn("true; false", shell=True, cwd=pathlib.Path("/"), env={"A": "b"}, pass_fds=[1], umask=0o22)
+
+
+def on_datagram(datagram: Datagram, data: bytes, address: object) -> None:
+    assert_type(datagram.send(data, ("127.0.0.1", 9)), bool)
+
+
+def datagrams(loop: Loop, sock: socket.socket) -> None:
+    with loop.datagram(("127.0.0.1", 0), broadcast=True) as datagram:
+        datagram.on_datagram = on_datagram
+        datagram.on_error = lambda datagram, error: print(error.args, datagram.write_buffer_size + 1)
+        datagram.on_close = datagram.on_drain = None
+        datagram.set_write_limits(high=5, low=0)
+        assert_type(datagram.write_limits, tuple[int, int])
+    loop.datagram(sock).send(bytearray(3))
+    loop.datagram(None, b"/run/socket").send(memoryview(b""), "/run/other")
 
 
 def events_and_errors(events: Events) -> None:

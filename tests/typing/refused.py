@@ -6,7 +6,7 @@ them does not need fails the check.
 
 import signal
 
-from linux_event import Events, Idle, IOWatcher, Loop, Periodic, Signal, Timer, Watcher
+from linux_event import Events, Idle, IOWatcher, Loop, Periodic, Signal, Stream, Timer, Watcher
 
 
 def on_io(watcher: IOWatcher, events: Events) -> None: ...
@@ -35,6 +35,29 @@ def loops(loop: Loop) -> None:
     del loop.signals[2]  # type: ignore[attr-defined]
     loop.statistics().callbacks = 0  # type: ignore[misc]
     loop.watchers = {}  # type: ignore[misc, assignment]
+
+
+def tls(loop: Loop, stream: Stream) -> None:
+    loop.listen(("", 443), print, tls="context")  # type: ignore[call-overload]
+    loop.listen("socket", print).drain(True)  # type: ignore[call-arg]
+    loop.listen("socket", print).drain(take_queue="yes")  # type: ignore[arg-type]
+    stream.start_tls()  # type: ignore[call-arg]
+    stream.start_tls(None)  # type: ignore[arg-type]
+    stream.ssl_object = None  # type: ignore[misc]
+
+
+def connections(loop: Loop) -> None:
+    loop.connect_stream(80, print)  # type: ignore[arg-type]
+    loop.connect_stream("/x", on_timer)  # type: ignore[arg-type]
+    loop.connect_stream("/x", print, timeout="1")  # type: ignore[arg-type]
+
+
+def processes(loop: Loop) -> None:
+    process = loop.spawn(["true"])
+    loop.spawn(["true"], text=True)  # type: ignore[call-arg]
+    loop.spawn(["true"], on_exit=on_timer)  # type: ignore[arg-type]
+    process.pid = 1  # type: ignore[misc]
+    process.send_signal("TERM")  # type: ignore[arg-type]
 
 
 def io_watchers(loop: Loop) -> None:
@@ -99,6 +122,12 @@ def mounts(loop: Loop) -> None:
     loop.fswatch(5, "all", on_io)  # type: ignore[call-overload]
     loop.fswatch("/", [5], print)  # type: ignore[list-item]
     loop.fswatch("/", "all", print).path = "/"  # type: ignore[misc]
+
+
+def datagrams(loop: Loop) -> None:
+    loop.datagram(1.5)  # type: ignore[arg-type]
+    loop.datagram().send("text")  # type: ignore[arg-type]
+    loop.datagram().on_datagram = on_io  # type: ignore[assignment]
 
 
 def every_watcher(loop: Loop, watcher: Watcher) -> None:

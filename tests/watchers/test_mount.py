@@ -460,6 +460,7 @@ def test_it_keeps_run_going_unless_told_otherwise(loop, told, folder):
 
 @privileged
 def test_nothing_spins_and_no_thread_is_needed(loop, told, folder):
+    threads = kernel_threads()  # some may be left of earlier tests, and wait for work
     put(f"{folder}/file")
     take(loop)
     before = loop.statistics()
@@ -467,7 +468,7 @@ def test_nothing_spins_and_no_thread_is_needed(loop, told, folder):
     after = loop.statistics()
     assert after.iterations - before.iterations <= 3
     assert after.completions == before.completions
-    assert kernel_threads() == []
+    assert len(kernel_threads()) <= len(threads)
 
 
 @privileged

@@ -438,12 +438,12 @@ def test_random_deadlines_fire_in_order(loop):
     order = []
     kept = []
     for _ in range(scaled(3000, least=300)):
-        timer = loop.timer(rng.choice([0.0, rng.random() * 0.02]), lambda w: order.append(w.data), start=False)
-        timer.start()
-        # The clock is read before and after what remains: the deadline lies between the two sums.
+        delay = rng.choice([0.0, rng.random() * 0.02])
+        timer = loop.timer(delay, lambda w: order.append(w.data), start=False)
+        # The clock is read before and after the start, which reads it too: the deadline lies between the two sums.
         before = time.monotonic()
-        remaining = timer.remaining
-        timer.data = (before + remaining, time.monotonic() + remaining)
+        timer.start()
+        timer.data = (before + delay, time.monotonic() + delay)
         kept.append(timer)
         if rng.random() < 0.3:
             rng.choice(kept).stop()

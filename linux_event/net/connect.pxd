@@ -1,0 +1,1 @@
+# connect.pxd: nothing of this is for other modules.

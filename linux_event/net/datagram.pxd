@@ -1,0 +1,1 @@
+# datagram.pxd: empty, because nothing in C is used by other modules.

@@ -1,0 +1,1 @@
+# listener.pxd: nothing of this module is for other ones.

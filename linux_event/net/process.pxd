@@ -1,0 +1,1 @@
+# process.pxd: nothing of this is for other modules.

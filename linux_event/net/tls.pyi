@@ -1,0 +1,6 @@
+from typing import final
+
+from .transport import Filter
+
+@final
+class Tls(Filter): ...

@@ -1,0 +1,10 @@
+from typing import Any
+
+from typing_extensions import disjoint_base
+
+@disjoint_base
+class Filter: ...
+
+@disjoint_base
+class Transport:
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
