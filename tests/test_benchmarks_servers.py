@@ -199,7 +199,7 @@ thread = threading.Thread(target=burn); thread.start(); burn(); print("done"); i
         assert child.line() == "done"
         spent = child.times() - before
     # Of the thread that is over too.
-    assert spent.total >= 0.4e9
+    assert spent.total >= 0.38e9  # schedstat is up to date at ticks
     assert spent.user > 0
 
 

@@ -368,11 +368,12 @@ def test_the_name_beside_is_hidden_and_new(direct, folder, atomic):
 READER = """
 import os, sys
 path, over = sys.argv[1:]
-print("reading", flush=True)
 seen = set()
 while not os.path.exists(over):
     with open(path, "rb") as file:
         data = file.read()
+    if not seen:
+        print("reading", flush=True)
     seen.add((len(data), len(set(data))))
 print(seen)
 """
