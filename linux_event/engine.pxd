@@ -42,5 +42,7 @@ cdef class Engine(Requests):
 
 # After a change that may have come from outside of run(): the kernel finishes what was cancelled, the loop around is told.
 cdef int loop_changed(Engine loop) except -1
+# The error of what ends because its loop is closed: a CancelledError, or MemoryError where there is no memory for one.
+cdef object loop_was_closed()
 # Let loops with debug=True call `function(loop)` before each wait.
 cdef int add_debug_check(object function) except -1

@@ -465,6 +465,16 @@ cdef int run_signal_handlers(Engine self) except -1:
     return run_handlers(self)
 
 
+cdef object loop_was_closed():
+    cdef object error
+    try:
+        from linux_event.cancellation import CancelledError
+        error = CancelledError("the loop was closed")
+    except MemoryError as failure:
+        error = failure
+    return error
+
+
 cdef int loop_changed(Engine loop) except -1:
     if not loop.core.cancelling and not loop.core.is_embedded:
         return 0

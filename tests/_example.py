@@ -97,6 +97,15 @@ def run(*command, data=b"", status=0):
     return done.stdout
 
 
+def is_gone(pid):
+    """Whether the process has ended and was reaped."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
 def nc(port, data):
     """What comes back when netcat sends `data` and the end of it."""
     return run("nc", "-N", "127.0.0.1", port, data=data)

@@ -57,6 +57,27 @@ class Heard:
         return bool(self.errors)
 
 
+def bring_to(stage, loop, heard, say):
+    """Bring a stream to a stage of its life; `say` has the other end send some bytes."""
+    stream = heard.stream
+    if stage == "reading":
+        say(b"some")
+        run_until(loop, lambda: heard.data)
+    elif stage == "paused":
+        settle(loop)
+        stream.pause_reading()
+    elif stage in ("queued", "closing"):
+        stream.write(bytes(64 << 20))
+        settle(loop)
+        if stage == "closing":
+            stream.close()
+    elif stage == "without on_data":
+        stream.on_data = None
+    elif stage == "half closed":
+        stream.write_eof()
+    settle(loop)
+
+
 def address_of(family, folder):
     return ("127.0.0.1", 0) if family == "tcp" else str(folder / "listening")
 

@@ -8,10 +8,10 @@ import socket
 import struct
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from _fault import wait_until
 from _support import BOUND
 
 NATIVE = Path(__file__).resolve().parent.parent / "benchmarks" / "native"
@@ -117,10 +117,7 @@ def open_fds(server):
 
 def await_fds(server, count):
     """Wait until it has closed what its peers have closed: it learns of that when it comes to it."""
-    deadline = time.monotonic() + BOUND
-    while open_fds(server) != count and time.monotonic() < deadline:
-        time.sleep(0.002)
-    assert open_fds(server) == count
+    wait_until(lambda: open_fds(server) == count, BOUND)
 
 
 # -- The servers against the client ------------------------------------------------------------------------------------

@@ -8,20 +8,12 @@ import subprocess
 import sys
 
 import pytest
-from _example import BOUND, EXAMPLES, run, running
+from _example import BOUND, EXAMPLES, is_gone, run, running
 from _fault import script_environment, wait_asleep, wait_until
 
 
 def sh(folder, script):
     run("sh", "-ec", 'cd "$0"\n' + script, folder)
-
-
-def is_gone(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 # 12: the restarter.

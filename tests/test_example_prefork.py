@@ -11,7 +11,7 @@ import subprocess
 import threading
 
 import pytest
-from _example import BOUND, foreign, run, running
+from _example import BOUND, foreign, is_gone, run, running
 from _fault import wait_until
 
 
@@ -69,14 +69,6 @@ class Site:
         assert all(re.fullmatch(r"worker \d+: process \d+ has ended with status 0", line) for line in lines[1:])
         assert len(lines) == 1 + self.count
         assert all(is_gone(pid) for pid in self.workers.values())
-
-
-def is_gone(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import re
 import signal
 
 import pytest
-from _example import running
+from _example import is_gone, running
 from _fault import wait_until
 
 # It ignores SIGTERM, and so does what it starts; it says when it does.
@@ -19,14 +19,6 @@ def started(example, count):
         number, pid = re.fullmatch(r"worker (\d+): process (\d+)", example.line()).groups()
         pids[int(number)] = int(pid)
     return pids
-
-
-def is_gone(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

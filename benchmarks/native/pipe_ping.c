@@ -6,7 +6,6 @@
  * on a ring as linux_event makes it, whose completions appear when the kernel is entered). */
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <liburing.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
@@ -16,12 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef IORING_SETUP_SINGLE_ISSUER
-#define IORING_SETUP_SINGLE_ISSUER (1U << 12)
-#endif
-#ifndef IORING_SETUP_DEFER_TASKRUN
-#define IORING_SETUP_DEFER_TASKRUN (1U << 13)
-#endif
+#include "setup_flags.h"
 
 static int pipe_fds[2];
 static struct io_uring ring;

@@ -3,16 +3,9 @@
 #define RING_H
 
 #include "native.h"
+#include "setup_flags.h"
 
-#include <liburing.h>
 #include <sys/mman.h>
-
-#ifndef IORING_SETUP_SINGLE_ISSUER
-#define IORING_SETUP_SINGLE_ISSUER (1U << 12)
-#endif
-#ifndef IORING_SETUP_DEFER_TASKRUN
-#define IORING_SETUP_DEFER_TASKRUN (1U << 13)
-#endif
 
 static struct io_uring ring;
 static long entries = 1024;

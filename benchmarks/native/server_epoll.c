@@ -24,17 +24,12 @@ struct connection {
     struct http http;
 };
 
+#include "audience.h"
+
 static int epoll_fd;
 static int listening_fd;
 static long buffer_bytes = 256 << 10;
 static char *buffer;
-
-/* Who is sent what comes from the first one. */
-static struct connection **connections;
-static size_t connection_count;
-static size_t connection_room;
-static struct connection *first;
-static size_t congestion; /* how many have more waiting for them than they should */
 
 static void watch(struct connection *connection, int events)
 {
@@ -49,16 +44,8 @@ static void begin(int fd)
     struct connection *connection = (struct connection *)allocate(NULL, sizeof *connection);
     memset(connection, 0, sizeof *connection);
     connection->fd = fd;
-    if (mode == BROADCAST) {
-        if (connection_count == connection_room) {
-            connection_room = connection_room ? 2 * connection_room : 64;
-            connections = (struct connection **)allocate(connections, connection_room * sizeof *connections);
-        }
-        connection->index = connection_count;
-        connections[connection_count++] = connection;
-        if (!first)
-            first = connection;
-    }
+    if (mode == BROADCAST)
+        audience_add(connection);
     watch(connection, EPOLLIN);
 }
 
@@ -73,10 +60,7 @@ static void end(struct connection *connection)
 {
     close(connection->fd);
     if (mode == BROADCAST) {
-        connections[connection->index] = connections[--connection_count];
-        connections[connection->index]->index = connection->index;
-        if (connection == first)
-            first = NULL;
+        audience_remove(connection);
         leave_congestion(connection);
     }
     bytes_free(&connection->queue);

@@ -64,6 +64,8 @@ struct connection {
     struct http http;
 };
 
+#include "audience.h"
+
 static int listening_fd;
 static long direct_bytes = 1;
 
@@ -80,13 +82,6 @@ static struct connection *changed;
 /* Connections that found no buffer, the one that has waited longest first. No more of them go on receiving at a time than
  * there are buffers: the others would find none again. */
 static struct connection *starved, **starved_end = &starved;
-
-/* Who is sent what comes from the first one. */
-static struct connection **connections;
-static size_t connection_count;
-static size_t connection_room;
-static struct connection *first;
-static size_t congestion;
 
 static void set_user_data(struct io_uring_sqe *entry, struct connection *connection, enum about about)
 {
@@ -142,16 +137,8 @@ static void begin(int fd)
     struct connection *connection = (struct connection *)allocate(NULL, sizeof *connection);
     memset(connection, 0, sizeof *connection);
     connection->fd = fd;
-    if (mode == BROADCAST) {
-        if (connection_count == connection_room) {
-            connection_room = connection_room ? 2 * connection_room : 64;
-            connections = (struct connection **)allocate(connections, connection_room * sizeof *connections);
-        }
-        connection->index = connection_count;
-        connections[connection_count++] = connection;
-        if (!first)
-            first = connection;
-    }
+    if (mode == BROADCAST)
+        audience_add(connection);
     start_receiving(connection);
 }
 
@@ -189,12 +176,8 @@ static int is_held_back(const struct connection *connection)
 static void end(struct connection *connection)
 {
     close(connection->fd);
-    if (mode == BROADCAST) {
-        connections[connection->index] = connections[--connection_count];
-        connections[connection->index]->index = connection->index;
-        if (connection == first)
-            first = NULL;
-    }
+    if (mode == BROADCAST)
+        audience_remove(connection);
     release_message(connection);
     bytes_free(&connection->queue);
     bytes_free(&connection->flight);

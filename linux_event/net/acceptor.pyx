@@ -16,7 +16,7 @@ from linux_event.core cimport (
     le_operation_leave, le_results_drop, le_results_first, le_watcher_class, le_watcher_collect,
     le_watcher_function,
 )
-from linux_event.engine cimport Engine, loop_changed
+from linux_event.engine cimport Engine, loop_changed, loop_was_closed
 from linux_event.liburing cimport IORING_CQE_F_MORE, io_uring_sqe
 from linux_event.linux cimport close
 from linux_event.net.binding cimport Binding, binding_remove_path
@@ -71,23 +71,16 @@ cdef bint acceptor_is_entered(Acceptor self) noexcept:
     return self.core.link.next != NULL
 
 
-cdef inline int changed(Acceptor self) except -1:
-    """loop_changed(), where it could have anything to do."""
-    if self.owner.core.cancelling or self.owner.core.is_embedded:
-        loop_changed(self.owner)
-    return 0
-
-
 cdef int acceptor_pause(Acceptor self) except -1:
     self.io.is_paused = True
     op_stop(self.owner, &self.core.op)
-    return changed(self)
+    return loop_changed(self.owner)
 
 
 cdef int acceptor_resume(Acceptor self) except -1:
     self.io.is_paused = False
     go_on(self)
-    return changed(self)
+    return loop_changed(self.owner)
 
 
 # -- The request -------------------------------------------------------------------------------------------------------
@@ -329,7 +322,7 @@ cdef int acceptor_drain(Acceptor self, bint takes_queue) except -1:
         self.io.closes_ns = le_clock_after(le_clock_ns(), HANDSHAKES_NS)
     op_stop(self.owner, &self.core.op)
     le_watcher_collect(&self.owner.core, &self.core.head, LE_LANE_COMPLETIONS)
-    return changed(self)
+    return loop_changed(self.owner)
 
 
 cdef bint take_waiting(Acceptor self) except -1:
@@ -380,7 +373,7 @@ cdef int acceptor_close(Acceptor self) except -1:
     if not le_op_is_out(&self.core.op):
         close_fd(&self.io)
         le_watcher_collect(&loop.core, &self.core.head, LE_LANE_COMPLETIONS)
-    return changed(self)
+    return loop_changed(self.owner)
 
 
 cdef int fail(Acceptor self) except -1:
@@ -434,11 +427,7 @@ cdef int stop(void *listener) except -1:
     if self.io.is_closing:
         return 0
     if self.close_function is not None:
-        try:
-            from linux_event.cancellation import CancelledError
-            self.failure = CancelledError("the loop was closed")
-        except MemoryError as failure:
-            self.failure = failure
+        self.failure = loop_was_closed()
     return acceptor_close(self)
 
 
@@ -471,7 +460,7 @@ cdef int acceptor_start(Acceptor self) except -1:
     self.owner.core.listeners += 1
     Py_INCREF(self)  # the loop's, until it is closed
     op_start(self.owner, &self.core.op)
-    return changed(self)
+    return loop_changed(self.owner)
 
 
 # -- Garbage collection ------------------------------------------------------------------------------------------------

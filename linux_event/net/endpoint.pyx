@@ -18,7 +18,7 @@ from linux_event.core cimport (
     le_op_class, le_op_is_out, le_op_owner, le_op_verdict, le_operation_end, le_operation_enter, le_operation_leave,
     le_pool_give, le_result, le_results_drop, le_results_first, le_results_reserve, le_watcher_class, le_watcher_function,
 )
-from linux_event.engine cimport Engine, loop_changed
+from linux_event.engine cimport Engine, loop_changed, loop_was_closed
 from linux_event.errors cimport check_memory
 from linux_event.liburing cimport io_uring_sqe
 from linux_event.linux cimport AF_UNIX, EMSGSIZE, ENOTSOCK, EOPNOTSUPP, close, socklen_t
@@ -528,12 +528,7 @@ cdef int stop(void *endpoint) except -1:
     cdef Endpoint self = <Endpoint>endpoint
     if self.io.flags & LE_DATAGRAM_ENDING:
         return 0
-    try:
-        from linux_event.cancellation import CancelledError
-        error = CancelledError("the loop was closed")
-    except MemoryError as failure:
-        error = failure
-    return endpoint_end(self, error)
+    return endpoint_end(self, loop_was_closed())
 
 
 cdef int forget(void *endpoint) except -1:

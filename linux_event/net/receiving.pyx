@@ -12,7 +12,7 @@ from linux_event.core cimport (
     le_op_owner, le_op_verdict, le_operation_enter, le_operation_prep, le_pool, le_pool_buffer, le_pool_give, le_result,
     le_results_drop, le_results_first, le_results_reserve, le_watcher_class, le_watcher_function,
 )
-from linux_event.engine cimport Engine
+from linux_event.engine cimport Engine, loop_was_closed
 from linux_event.errors cimport check_memory
 from linux_event.linux cimport ENOBUFS, MSG_DONTWAIT, MSG_PEEK, POLLIN, poll, pollfd, recv
 from linux_event.net.native cimport (
@@ -441,12 +441,7 @@ cdef int stop(void *stream) except -1:
     cdef Transport self = <Transport>stream
     if self.io.flags & LE_STREAM_ENDING:
         return 0
-    try:
-        from linux_event.cancellation import CancelledError
-        error = CancelledError("the loop was closed")
-    except MemoryError as failure:
-        error = failure
-    return stream_end(self, error)
+    return stream_end(self, loop_was_closed())
 
 
 cdef int forget(void *stream) except -1:

@@ -23,10 +23,9 @@ from linux_event.errors cimport check_memory
 from linux_event.linux cimport SHUT_WR, close, getpeername, shutdown, sockaddr, sockaddr_storage, socklen_t
 from linux_event.net.native cimport (
     LE_COPY_MAX, LE_STREAM_ABOVE, LE_STREAM_BROKEN, LE_STREAM_CLOSING, LE_STREAM_ENDING, LE_STREAM_EOF_WANTED,
-    LE_STREAM_NO_SOCKET, LE_STREAM_NO_WRITING, LE_STREAM_SHUT, LE_STREAM_SPENT, LE_STREAM_TOLD,
-    le_piece, le_stream, le_stream_break,
-    le_stream_copy, le_stream_drop_input, le_stream_drop_queue, le_stream_is_sending, le_stream_refer, le_stream_settle,
-    le_stream_try,
+    LE_STREAM_NO_SOCKET, LE_STREAM_NO_WRITING, LE_STREAM_SHUT, LE_STREAM_SPENT, LE_STREAM_TOLD, le_piece, le_stream,
+    le_stream_break, le_stream_copy, le_stream_drop_input, le_stream_drop_queue, le_stream_is_sending, le_stream_refer,
+    le_stream_settle, le_stream_try,
 )
 from linux_event.requests cimport loop_guard, op_start, op_stop
 

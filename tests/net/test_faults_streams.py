@@ -9,7 +9,7 @@ import threading
 
 import pytest
 from _connections import CONNECTIONS, Plain, connected
-from _net import Heard, client_of, settle, stream_and_peer
+from _net import Heard, bring_to, client_of, settle, stream_and_peer
 from _sockets import reset
 from _support import BOUND, finish, many_fds_allowed, run_until, scaled
 from _tls import Wire, client_context, secure_client, server_context, shaken
@@ -27,22 +27,7 @@ def how(request):
 def test_a_reset_behind_the_handshake(loop, stage):
     with shaken(loop) as (heard, wire):
         stream = heard.stream
-        if stage == "reading":
-            wire.send(b"some")
-            run_until(loop, lambda: heard.data)
-        elif stage == "paused":
-            stream.pause_reading()
-            settle(loop)
-        elif stage in ("queued", "closing"):
-            stream.write(bytes(64 << 20))
-            settle(loop)
-            if stage == "closing":
-                stream.close()
-        elif stage == "without on_data":
-            stream.on_data = None
-        elif stage == "half closed":
-            stream.write_eof()
-        settle(loop)
+        bring_to(stage, loop, heard, wire.send)
         reset(wire.sock)
         settle(loop)
         if stage == "paused":

@@ -8,7 +8,7 @@ import threading
 import weakref
 
 import pytest
-from _net import FAMILIES, Heard, client_of, receive_all, settle, stream_and_peer
+from _net import FAMILIES, Heard, bring_to, client_of, receive_all, settle, stream_and_peer
 from _sockets import reset
 from _support import finish, made_loop, run_until
 
@@ -260,25 +260,7 @@ def test_data_that_are_parked_are_dropped_by_close(loop, both):
 def test_a_reset_at_every_stage(loop, stage):
     with stream_and_peer(loop) as (stream, peer):
         heard = Heard(stream)
-        if stage == "reading":
-            peer.sendall(b"some")
-            run_until(loop, lambda: heard.data)
-        elif stage == "paused":
-            settle(loop)
-            stream.pause_reading()
-            settle(loop)
-        elif stage in ("queued", "closing"):
-            stream.write(bytes(64 << 20))
-            settle(loop)
-            if stage == "closing":
-                stream.close()
-                settle(loop)
-        elif stage == "without on_data":
-            stream.on_data = None
-            settle(loop)
-        elif stage == "half closed":
-            stream.write_eof()
-            settle(loop)
+        bring_to(stage, loop, heard, peer.sendall)
         reset(peer)
         if stage == "paused":
             settle(loop)
