@@ -385,6 +385,30 @@ def test_an_error_that_waits_costs_no_datagram(loop):
     end(loop, datagram)
 
 
+def test_no_memory_for_an_error(loop, monkeypatch):
+    """It is told later."""
+    with socket_of("ipv4") as gone:
+        gone.bind(("127.0.0.1", 0))
+        datagram = loop.datagram(remote_address=gone.getsockname())
+    heard = Heard(datagram)
+    told, failures, strerror = [], [2], os.strerror
+    loop.on_error = lambda source, error: told.append(type(error))
+
+    def short(number):
+        if failures[0]:
+            failures[0] -= 1
+            raise MemoryError
+        return strerror(number)
+
+    monkeypatch.setattr(os, "strerror", short)
+    datagram.send(b"x")
+    run_until(loop, lambda: heard.errors)
+    assert told == [MemoryError] * 2
+    assert [error.errno for error in heard.errors] == [errno.ECONNREFUSED]
+    loop.on_error = None
+    end(loop, datagram)
+
+
 @pytest.mark.parametrize("is_heard", [True, False])
 def test_one_that_the_kernel_refuses(loop, udp, client, is_heard):
     told = []

@@ -279,6 +279,24 @@ def test_the_socket_of_a_listener_that_was_given_an_fd(loop, server):
         finish(loop)
 
 
+@pytest.mark.parametrize("limit", [None, 1])
+def test_connections_that_cannot_be_streams(loop, limit):
+    """Each is told of and closed, and the next one is accepted."""
+    told = []
+    loop.on_error = lambda source, error: told.append((source, error.errno))
+    # No pool of buffers can be registered with the ring from now on.
+    loop.ring.restrict("accept", "poll_add", "async_cancel", "nop", "timeout", "recv", "read", "send")
+    with loop.listen(("127.0.0.1", 0), print, limit=limit) as listener:
+        for count in range(1, 4):
+            with client_of(listener) as client:
+                run_until(loop, lambda count=count: len(told) == count)
+                assert receive_all(client) == b""
+        assert told == [(listener, errno.EACCES)] * 3
+        assert listener.connections == 0
+    loop.on_error = None
+    finish(loop)
+
+
 def test_an_exception_in_on_connect(loop):
     told, ends = [], []
     loop.on_error = lambda source, error: told.append((source, str(error)))

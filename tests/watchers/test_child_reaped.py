@@ -224,6 +224,28 @@ class Odd(subprocess.Popen):
         self.__dict__["code"] = code
 
 
+def test_no_memory_where_a_popen_is_told(loop, way):
+    """It is told later, and nothing is lost: neither the code, which nobody can ask for again, nor the call."""
+    told, failures = [], [3]
+    loop.on_error = lambda source, error: told.append(type(error))
+    child = Odd(["sh", "-c", "exit 6"])
+    calls = Calls()
+    watcher = loop.child(child, calls)
+
+    def hook():
+        if failures[0]:
+            failures[0] -= 1
+            raise MemoryError
+
+    child.hook = hook
+    finish(loop)
+    assert told == [MemoryError] * 3
+    assert calls.codes == [6]
+    assert child.returncode == 6
+    assert not watcher.is_active()
+    loop.on_error = None
+
+
 def test_a_popen_that_interferes(loop):
     told = []
     loop.on_error = lambda source, error: told.append((source, str(error)))
